@@ -1,0 +1,1 @@
+"""A movie catalogue with user ratings, served as a REST API."""

@@ -1,0 +1,116 @@
+"""From an error to the response that a client gets, in FastAPI's shape: ``{"detail": ...}``."""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from asgi_correlation_id import correlation_id
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.errors import (
+    DatabaseBusy,
+    DuplicateTitle,
+    MovieNotFound,
+    MovieServiceError,
+    RatingNotFound,
+    SetupError,
+)
+from app.tracing import LOGGER, TRACE_HEADER
+
+RETRY_AFTER_SECONDS = "1"
+
+
+class ErrorBody(BaseModel):
+    """Why a request was not done."""
+
+    detail: str
+
+
+RESPONSES: dict[type[MovieServiceError], tuple[int, str]] = {
+    MovieNotFound: (404, "Movie not found"),
+    RatingNotFound: (404, "Rating not found"),
+    DuplicateTitle: (409, "A movie with this title already exists"),
+    DatabaseBusy: (503, "The database is busy, try again in a moment"),
+}
+UNAVAILABLE = (503, "The database cannot be used at the moment")
+# How the drivers name their errors: the start of SQLite's name or of PostgreSQL's SQLSTATE.
+DATABASE_RESPONSES: dict[tuple[str, ...], tuple[int, str]] = {
+    ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): RESPONSES[DatabaseBusy],
+    ("SQLITE_FULL", "53100"): (507, "The database's disk is full, nothing was stored"),
+    ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "53", "57"): UNAVAILABLE,
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's ``responses=`` tells of the errors that it answers."""
+    descriptions = {
+        400: "The body cannot be read as JSON",
+        404: "There is none with this id",
+        409: "Another movie has this title",
+        503: "The database is busy or out of reach: try again",
+        507: "The database's disk is full",
+    }
+    return {
+        status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses
+    }
+
+
+async def _answer_service_error(_request: Request, error: MovieServiceError) -> Response:
+    return _error(*RESPONSES[type(error)])
+
+
+async def _answer_setup_error(_request: Request, error: SetupError) -> Response:
+    return _error(503, str(error))
+
+
+async def _answer_validation_error(_request: Request, error: RequestValidationError) -> Response:
+    # Without the input that FastAPI would add: it can be what no JSON can hold.
+    problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    return _error(422, problems)
+
+
+async def _answer_database_error(_request: Request, error: DBAPIError) -> Response:
+    code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
+    LOGGER.warning("database.error %s", code or error.orig)
+    if code is None and isinstance(error, OperationalError):
+        return _error(*UNAVAILABLE)  # psycopg has no code when there is no connection
+    for prefixes, response in DATABASE_RESPONSES.items():
+        if str(code).startswith(prefixes):
+            return _error(*response)
+    raise error
+
+
+async def _answer_pool_timeout(_request: Request, _: PoolTimeoutError) -> Response:
+    return _error(*RESPONSES[DatabaseBusy])
+
+
+async def _answer_unforeseen_error(_request: Request, _: Exception) -> Response:
+    response = _error(500, "Internal server error")
+    # The outermost layer answers this one, past the middleware that adds these.
+    response.headers[TRACE_HEADER] = correlation_id.get() or ""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _error(status: int, detail: object) -> Response:
+    # In ASCII: a message can quote half of a surrogate pair, which UTF-8 cannot hold.
+    body = json.dumps({"detail": detail})
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None  # noqa: PLR2004
+    return Response(body, status, headers, media_type="application/json")
+
+
+# Any: each handler is only called with its own kind of error.
+EXCEPTION_HANDLERS: dict[
+    int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
+] = {
+    MovieServiceError: _answer_service_error,
+    SetupError: _answer_setup_error,
+    RequestValidationError: _answer_validation_error,
+    DBAPIError: _answer_database_error,
+    PoolTimeoutError: _answer_pool_timeout,
+    Exception: _answer_unforeseen_error,
+}

@@ -1,0 +1,67 @@
+"""The application: settings, engine, middleware and routes put together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
+
+from app.config import Settings, load_settings
+from app.db import create_db_engine, init_db, worker_threads
+from app.error_handlers import EXCEPTION_HANDLERS
+from app.routes import health, movies, ratings
+from app.startup import StartupErrorMiddleware
+from app.tracing import (
+    TRACE_HEADER,
+    AccessLogMiddleware,
+    TraceIdMiddleware,
+    configure_logging,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the service with these settings. It opens the database when it starts, not here."""
+    settings = settings or load_settings()
+    configure_logging(settings)
+    engine = create_db_engine(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
+        await anyio.to_thread.run_sync(init_db, settings, engine)
+        app.state.write_lock = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        yield
+        engine.dispose()
+
+    app = FastAPIOffline(
+        title="Movie Service",
+        summary="A movie catalogue with user ratings.",
+        version="1.0.0",
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.state.engine = engine
+
+    # The last one added is the first to see a request.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location"],
+    )
+    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(TraceIdMiddleware)
+    app.add_middleware(StartupErrorMiddleware)
+
+    app.include_router(health.router)
+    app.include_router(movies.router)
+    app.include_router(ratings.router)
+    return app
+
+
+app = create_app()

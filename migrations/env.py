@@ -1,0 +1,50 @@
+"""How Alembic's commands reach the database. Each is one transaction, which holds DDL too."""
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection
+from sqlmodel import SQLModel
+
+from app import models  # noqa: F401 - fills the metadata
+from app.config import load_settings
+from app.db import current_revision, migration_connection, upgrade_to_head
+from app.errors import SetupError
+
+# These say nothing useful of a database without a schema: a new one gets it first.
+NEEDS_SCHEMA = ("check", "downgrade", "revision")
+
+
+def run_command(connection: Connection) -> None:
+    """Run the migrations that the command asks for, or compare the schema with the models."""
+    current_revision(connection)
+    if typed_command() in NEEDS_SCHEMA and is_new(connection):
+        upgrade_to_head(connection)
+    context.configure(
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        render_as_batch=True,
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def is_new(connection: Connection) -> bool:
+    """Tell whether the database has never been migrated, up or down."""
+    return not connection.dialect.has_table(connection, "alembic_version")
+
+
+def typed_command() -> str | None:
+    """Return the name of the command on Alembic's command line."""
+    options = context.config.cmd_opts
+    return options.cmd[0].__name__ if options else None
+
+
+if context.is_offline_mode():
+    raise CommandError("Migrations look at the database they change: --sql is not supported.")
+
+try:
+    with migration_connection(load_settings().database_url) as own_connection:
+        run_command(own_connection)
+except SetupError as error:
+    raise CommandError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The tests, by layer. Each has a database of its own."""
