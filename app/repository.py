@@ -1,9 +1,9 @@
 """MovieRepository: every query of the service, and nothing of HTTP."""
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -13,18 +13,9 @@ from sqlalchemy.sql.dml import ReturningInsert
 from app import statements
 from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
 from app.models import DEFAULT_GENRE, search_key, utc_now
+from app.paging import Page, Window
 from app.schemas import MovieCreate, MovieRead, Ranking, RatingRead, Sort
 from app.tracing import log_event
-
-T = TypeVar("T")
-
-
-class Page(list[T]):
-    """A part of a longer list, which knows how long that is."""
-
-    def __init__(self, items: Iterable[T], total: int) -> None:
-        super().__init__(items)
-        self.total = total
 
 
 class MovieChanges(TypedDict, total=False):
@@ -83,7 +74,7 @@ class MovieRepository:
         with self._reading():
             count = statements.count_movies(*filters)
             total = self._session.execute(count, filters).scalar_one()
-            window = _Window.of(total, limit, offset)
+            window = Window.of(total, limit, offset)
             page = statements.page_of_movies(*filters, sort=sort, backwards=window.backwards)
             rows = self._session.execute(page, filters | window.parameters).all()
         return Page((MovieRead(*row) for row in window.in_order(rows)), total)
@@ -126,7 +117,7 @@ class MovieRepository:
         with self._reading():
             count = statements.count_ratings(*filters)
             total = self._session.execute(count, filters).scalar_one()
-            window = _Window.of(total, limit, offset)
+            window = Window.of(total, limit, offset)
             page = statements.page_of_ratings(*filters, backwards=window.backwards)
             rows = self._session.execute(page, filters | window.parameters).all()
         return Page((RatingRead(*row) for row in window.in_order(rows)), total)
@@ -273,31 +264,6 @@ class MovieRepository:
     def _adjust_tallies(self, movie_id: int, *, count_change: int, sum_change: int) -> None:
         changes = {"count_change": count_change, "sum_change": sum_change}
         self._session.execute(statements.ADJUST_TALLIES, {"this_movie": movie_id, **changes})
-
-
-class _Window(NamedTuple):
-    """The rows of a page, counted from the nearer end of the list.
-
-    An offset costs as much as the rows it skips, so the last page would cost the most.
-    """
-
-    backwards: bool
-    limit: int
-    offset: int
-
-    @classmethod
-    def of(cls, total: int, limit: int, offset: int) -> "_Window":
-        if offset <= total // 2:
-            return cls(backwards=False, limit=limit, offset=offset)
-        limit = max(0, min(limit, total - offset))
-        return cls(backwards=True, limit=limit, offset=max(0, total - offset - limit))
-
-    @property
-    def parameters(self) -> dict[str, int]:
-        return {"row_limit": self.limit, "row_offset": self.offset}
-
-    def in_order(self, rows: Sequence[T]) -> Iterable[T]:
-        return reversed(rows) if self.backwards else rows
 
 
 def _given(**filters: object) -> dict[str, Any]:

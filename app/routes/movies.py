@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app.dependencies import NO_QUERY, WRITE, RepositoryDep
 from app.error_handlers import documented
-from app.paging import page_headers
+from app.routes.page_headers import page_headers
 from app.schemas import MovieCreate, MovieQuery, MovieRead, MovieUpdate, TopQuery, UrlId
 
 router = APIRouter(prefix="/movies", tags=["movies"])

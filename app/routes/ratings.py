@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 
 from app.dependencies import WRITE, RepositoryDep
 from app.error_handlers import documented
-from app.paging import page_headers
+from app.routes.page_headers import page_headers
 from app.schemas import RatingCreate, RatingQuery, RatingRead
 
 router = APIRouter(prefix="/ratings", tags=["ratings"])
