@@ -1,9 +1,10 @@
 """Settings, read from the environment and from .env."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -47,11 +48,38 @@ class Settings(BaseSettings):
         default="text", description="Plain lines, or one JSON object a line."
     )
 
+    busy_timeout: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds that a write waits for other writers before it is answered 503.",
+    )
+    read_cache: bool = Field(
+        default=True,
+        description="Answer repeated reads from memory while nobody commits. SQLite only.",
+    )
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="When set, a request that writes needs it in the header X-API-Key.",
+    )
+    max_body_bytes: int = Field(
+        default=64 * 1024, ge=1024, description="A longer body is answered 413."
+    )
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_on_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces, and not empty")
         return value
 
     @field_validator("log_level", mode="before")

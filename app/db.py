@@ -24,8 +24,8 @@ from app.errors import SetupError
 from app.repository import MovieRepository
 from app.seed import STARTER_MOVIES
 
-# How long a statement waits for another process's write transaction, in seconds.
-BUSY_TIMEOUT = 5.0
+# Seconds that a worker which starts waits for another one's migration.
+MIGRATION_TIMEOUT = 60.0
 # SQLite answers a page in less time than a thread switch takes, and Python runs one thread at a
 # time: a few threads serve more requests than many.
 SQLITE_THREADS = 4
@@ -34,12 +34,23 @@ POSTGRESQL_THREADS = 16
 MIGRATION_LOCK = 7_305_812
 
 
-def create_db_engine(database_url: str) -> Engine:
-    """Return the engine of the service, with a connection for each worker thread."""
+def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
+    """Return the engine of the service, with a connection for each worker thread.
+
+    Args:
+        database_url: a SQLite file or a PostgreSQL database.
+        busy_timeout: seconds that SQLite waits for another process's write.
+    """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
         # One connection more than threads: a session may be handed back after its thread.
-        return _sqlite_engine(url, foreign_keys=True, begin="BEGIN", pool_size=SQLITE_THREADS + 1)
+        return _sqlite_engine(
+            url,
+            busy_timeout,
+            foreign_keys=True,
+            begin="BEGIN",
+            pool_size=SQLITE_THREADS + 1,
+        )
     return create_engine(url, pool_size=POSTGRESQL_THREADS + 1, pool_pre_ping=True)
 
 
@@ -48,8 +59,15 @@ def worker_threads(engine: Engine) -> int:
     return SQLITE_THREADS if engine.dialect.name == "sqlite" else POSTGRESQL_THREADS
 
 
-def _sqlite_engine(url: URL, *, foreign_keys: bool, begin: str, **options: Any) -> Engine:  # noqa: ANN401 - create_engine's own
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT}, **options)
+def _sqlite_engine(
+    url: URL,
+    busy_timeout: float,
+    *,
+    foreign_keys: bool,
+    begin: str,
+    **options: Any,  # noqa: ANN401 - create_engine's own
+) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": busy_timeout}, **options)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -99,7 +117,11 @@ def migration_connection(database_url: str) -> Iterator[Connection]:
     with readable_database_errors(url):
         if url.get_backend_name() == "sqlite":
             engine = _sqlite_engine(
-                url, foreign_keys=False, begin="BEGIN IMMEDIATE", poolclass=NullPool
+                url,
+                MIGRATION_TIMEOUT,
+                foreign_keys=False,
+                begin="BEGIN IMMEDIATE",
+                poolclass=NullPool,
             )
         else:
             engine = create_engine(url, poolclass=NullPool)

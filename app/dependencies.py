@@ -1,15 +1,23 @@
 """What a route asks for by its signature."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader
 
-from app.db import BUSY_TIMEOUT, SessionDep
-from app.errors import DatabaseBusy
+from app.db import SessionDep
+from app.errors import DatabaseBusy, WrongApiKey
 from app.repository import MovieRepository
+
+API_KEY_HEADER = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    description="Needed to write, where the service has a key.",
+)
 
 # All of them are asynchronous, so that they cost no thread.
 
@@ -34,20 +42,36 @@ async def refuse_query(request: Request) -> None:
         )
 
 
+async def require_api_key(
+    request: Request, key: Annotated[str | None, Security(API_KEY_HEADER)]
+) -> None:
+    """Let only those write who know the API key, where the service has one.
+
+    Raises:
+        WrongApiKey: the header is missing, or its key is another one.
+    """
+    expected = request.app.state.settings.api_key
+    if expected is None:
+        return
+    # Compares in constant time: how long it takes tells nothing of the key.
+    if not secrets.compare_digest((key or "").encode(), expected.get_secret_value().encode()):
+        raise WrongApiKey
+
+
 async def wait_for_turn(request: Request) -> AsyncIterator[None]:
     """Let one writer of this process at a time to SQLite, in the order they came.
 
     SQLite lets one write at a time anyway, but those that wait for it poll, each in a thread.
 
     Raises:
-        DatabaseBusy: the turn did not come within BUSY_TIMEOUT.
+        DatabaseBusy: the turn did not come within the setting ``busy_timeout``.
     """
     lock: asyncio.Lock | None = request.app.state.write_lock
     if lock is None:
         yield
         return
     try:
-        async with asyncio.timeout(BUSY_TIMEOUT):
+        async with asyncio.timeout(request.app.state.settings.busy_timeout):
             await lock.acquire()
     except TimeoutError:
         raise DatabaseBusy from None
@@ -60,4 +84,4 @@ async def wait_for_turn(request: Request) -> AsyncIterator[None]:
 RepositoryDep = Annotated[MovieRepository, Depends(get_repository)]
 NO_QUERY = [Depends(refuse_query)]
 # The turn ends with the route and not with the response, which a slow client may take long to read.
-WRITE = [*NO_QUERY, Depends(wait_for_turn, scope="function")]
+WRITE = [Depends(require_api_key), *NO_QUERY, Depends(wait_for_turn, scope="function")]

@@ -18,10 +18,11 @@ from app.errors import (
     MovieServiceError,
     RatingNotFound,
     SetupError,
+    WrongApiKey,
 )
 from app.tracing import LOGGER, TRACE_HEADER
 
-RETRY_AFTER_SECONDS = "1"
+HEADERS = {401: {"WWW-Authenticate": "ApiKey"}, 503: {"Retry-After": "1"}}
 
 
 class ErrorBody(BaseModel):
@@ -34,6 +35,7 @@ RESPONSES: dict[type[MovieServiceError], tuple[int, str]] = {
     MovieNotFound: (404, "Movie not found"),
     RatingNotFound: (404, "Rating not found"),
     DuplicateTitle: (409, "A movie with this title already exists"),
+    WrongApiKey: (401, "This needs the service's API key in the header X-API-Key"),
     DatabaseBusy: (503, "The database is busy, try again in a moment"),
 }
 UNAVAILABLE = (503, "The database cannot be used at the moment")
@@ -49,8 +51,10 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what a route's ``responses=`` tells of the errors that it answers."""
     descriptions = {
         400: "The body cannot be read as JSON",
+        401: "The API key is missing or wrong",
         404: "There is none with this id",
         409: "Another movie has this title",
+        413: "The body is too large",
         503: "The database is busy or out of reach: try again",
         507: "The database's disk is full",
     }
@@ -99,8 +103,7 @@ async def _answer_unforeseen_error(_request: Request, _: Exception) -> Response:
 def _error(status: int, detail: object) -> Response:
     # In ASCII: a message can quote half of a surrogate pair, which UTF-8 cannot hold.
     body = json.dumps({"detail": detail})
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else None  # noqa: PLR2004
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, HEADERS.get(status), media_type="application/json")
 
 
 # Any: each handler is only called with its own kind of error.

@@ -21,5 +21,9 @@ class DatabaseBusy(MovieServiceError):
     """Other writers kept the database for longer than a request may wait."""
 
 
+class WrongApiKey(MovieServiceError):
+    """A request that writes has no API key, or another one than the service's."""
+
+
 class SetupError(MovieServiceError):
     """The database cannot be used as it is. The message says why and what to do next."""

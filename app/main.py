@@ -9,9 +9,11 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
+from app.body_limit import BodyLimitMiddleware
 from app.config import Settings, load_settings
 from app.db import create_db_engine, init_db, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
+from app.read_cache import ReadCacheMiddleware
 from app.routes import health, movies, ratings
 from app.startup import StartupErrorMiddleware
 from app.tracing import (
@@ -26,7 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the service with these settings. It opens the database when it starts, not here."""
     settings = settings or load_settings()
     configure_logging(settings)
-    engine = create_db_engine(settings.database_url)
+    engine = create_db_engine(settings.database_url, busy_timeout=settings.busy_timeout)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,14 +47,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.state.engine = engine
+    app.state.settings = settings
 
     # The last one added is the first to see a request.
+    if settings.read_cache and engine.dialect.name == "sqlite":
+        app.add_middleware(
+            ReadCacheMiddleware,
+            database=str(engine.url.database),
+            prefixes=(movies.router.prefix, ratings.router.prefix),
+        )
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location"],
+        expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
     )
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(TraceIdMiddleware)

@@ -34,7 +34,7 @@ def list_movies(
     summary="Add a movie",
     status_code=status.HTTP_201_CREATED,
     dependencies=WRITE,
-    responses=documented(400, 409, 503, 507),
+    responses=documented(400, 401, 409, 413, 503, 507),
 )
 def create_movie(
     movie: MovieCreate, repository: RepositoryDep, request: Request, response: Response
@@ -68,7 +68,7 @@ def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
     "/{movie_id}",
     summary="Replace a movie",
     dependencies=WRITE,
-    responses=documented(400, 404, 409, 503, 507),
+    responses=documented(400, 401, 404, 409, 413, 503, 507),
 )
 def replace_movie(movie_id: MovieId, movie: MovieCreate, repository: RepositoryDep) -> MovieRead:
     """The movie with every field as sent; a genre that is left out becomes Unknown."""
@@ -79,7 +79,7 @@ def replace_movie(movie_id: MovieId, movie: MovieCreate, repository: RepositoryD
     "/{movie_id}",
     summary="Change a movie",
     dependencies=WRITE,
-    responses=documented(400, 404, 409, 503, 507),
+    responses=documented(400, 401, 404, 409, 413, 503, 507),
 )
 def change_movie(movie_id: MovieId, changes: MovieUpdate, repository: RepositoryDep) -> MovieRead:
     """The movie with the fields that were sent changed, the others as they were."""
@@ -92,7 +92,7 @@ def change_movie(movie_id: MovieId, changes: MovieUpdate, repository: Repository
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     dependencies=WRITE,
-    responses=documented(404, 503, 507),
+    responses=documented(401, 404, 503, 507),
 )
 def delete_movie(movie_id: MovieId, repository: RepositoryDep) -> None:
     """The movie is gone, and its ratings with it."""
@@ -106,7 +106,7 @@ def delete_movie(movie_id: MovieId, repository: RepositoryDep) -> None:
     response_class=Response,
     tags=["ratings"],
     dependencies=WRITE,
-    responses=documented(404, 503, 507),
+    responses=documented(401, 404, 503, 507),
 )
 def delete_rating(
     movie_id: MovieId,

@@ -33,7 +33,7 @@ def list_ratings(
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     dependencies=WRITE,
-    responses=documented(400, 404, 503, 507),
+    responses=documented(400, 401, 404, 413, 503, 507),
 )
 def rate_movie(rating: RatingCreate, repository: RepositoryDep) -> None:
     """The rating counts. A user's second rating of a movie replaces the first."""

@@ -1,0 +1,153 @@
+"""A cache of finished responses that is never stale.
+
+SQLite tells in microseconds whether anybody, in any process, has committed since it was last
+asked. So the cache asks on every request, and keeps answers only while nobody has.
+"""
+
+import hashlib
+import sqlite3
+from collections import OrderedDict
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BYTES = 32 * 2**20
+# What an entry costs beside its body, in bytes: its key, its headers and their objects.
+ENTRY_OVERHEAD = 2048
+
+
+class CachedResponse(NamedTuple):
+    """A response with status 200, ready to be sent again."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    etag: bytes
+
+    @classmethod
+    def of(cls, start: Message, body: bytes) -> "CachedResponse":
+        """Give a response an ETag of its body and of the headers that describe it."""
+        digest = hashlib.blake2b(repr(start["headers"]).encode() + body, digest_size=16)
+        etag = b'"' + digest.hexdigest().encode() + b'"'
+        # no-cache: a browser may keep it, and asks whether it still holds before each use.
+        own_headers = [(b"etag", etag), (b"cache-control", b"no-cache")]
+        return cls([*start["headers"], *own_headers], body, etag)
+
+    async def send(self, send: Send, if_none_match: str | None) -> None:
+        """Send the response, or 304 to a caller who has it already."""
+        status, headers, body = 200, [*self.headers], self.body
+        if if_none_match is not None and self._is_among(if_none_match):
+            status, body = 304, b""
+            headers = [header for header in headers if not header[0].startswith(b"content-")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _is_among(self, if_none_match: str) -> bool:
+        tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+        return self.etag.decode() in tags or "*" in tags
+
+
+class ReadCacheMiddleware:
+    """Answers a repeated GET from memory for as long as the database stays as it was.
+
+    It is for responses that follow from the path, the query and the database alone. Whatever
+    depends on more, such as CORS headers and trace ids, belongs to layers outside of it.
+
+    Args:
+        app: the application to answer what is not kept.
+        database: the SQLite file that the answers come from.
+        prefixes: the starts of the paths to keep answers of.
+        max_bytes: how much memory to use; the least recently used answers go first.
+    """
+
+    def __init__(
+        self, app: ASGIApp, database: str, prefixes: tuple[str, ...], max_bytes: int = MAX_BYTES
+    ) -> None:
+        self.app = app
+        self._database = database
+        self._prefixes = prefixes
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._responses: OrderedDict[tuple[str, bytes], CachedResponse] = OrderedDict()
+        self._version: int | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer from memory, or let the application answer and keep that."""
+        if scope["type"] == "lifespan":
+            await self._run(scope, receive, send)
+            return
+        version = self._current_version() if self._is_for(scope) else None
+        if version is None:
+            await self.app(scope, receive, send)
+            return
+        if version != self._version:
+            self._forget_all(version)
+
+        key = (scope["path"], scope["query_string"])
+        response = self._responses.get(key)
+        if response is None:
+            messages: list[Message] = []
+
+            async def collect(message: Message) -> None:
+                messages.append(message)
+
+            await self.app(scope, receive, collect)
+            if messages[0]["status"] != 200:  # noqa: PLR2004 - OK, the only status with an ETag
+                for message in messages:
+                    await send(message)
+                return
+            body = b"".join(message.get("body", b"") for message in messages[1:])
+            response = CachedResponse.of(messages[0], body)
+            # While the answer was made, another request may have seen a newer database.
+            if version == self._version:
+                self._keep(key, response)
+        else:
+            self._responses.move_to_end(key)
+        await response.send(send, Headers(scope=scope).get("if-none-match"))
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+                self._forget_all(None)  # the next connection counts from the start
+
+    def _is_for(self, scope: Scope) -> bool:
+        return (
+            scope["type"] == "http"
+            and scope["method"] == "GET"
+            and scope["path"].removeprefix(scope.get("root_path", "")).startswith(self._prefixes)
+            # Another repository may have been put in, on another database.
+            and not scope["app"].dependency_overrides
+        )
+
+    def _current_version(self) -> int | None:
+        """Return a number that changes with every commit of others, None if it cannot be told."""
+        try:
+            if self._connection is None:
+                # Used for nothing else: a connection does not notice its own commits.
+                self._connection = sqlite3.connect(
+                    self._database, timeout=0, isolation_level=None, check_same_thread=False
+                )
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return None
+
+    def _forget_all(self, version: int | None) -> None:
+        self._responses.clear()
+        self._bytes = 0
+        self._version = version
+
+    def _keep(self, key: tuple[str, bytes], response: CachedResponse) -> None:
+        self._drop(key)
+        self._responses[key] = response
+        self._bytes += len(response.body) + ENTRY_OVERHEAD
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._responses)))
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        if dropped := self._responses.pop(key, None):
+            self._bytes -= len(dropped.body) + ENTRY_OVERHEAD
