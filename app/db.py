@@ -1,8 +1,9 @@
 """The database's engine, its sessions and its schema's revision. No queries of movies here."""
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,6 +214,8 @@ def readable_database_errors(url: URL) -> Iterator[None]:
         if error.name != "psycopg":
             raise
         raise SetupError("PostgreSQL needs its driver. Run: uv sync --extra postgres") from error
+    except sqlite3.Error as error:
+        raise SetupError(_explain_sqlite(error, url.database)) from error
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.Error):
             raise SetupError(_explain_sqlite(error.orig, url.database)) from error
@@ -243,6 +246,35 @@ def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
     if code.startswith("SQLITE_BUSY"):
         return f"Another process keeps {path} locked.\nTry again when it is done."
     return f"Cannot use the database file {path}: {error}."
+
+
+def backup(database_url: str, target: Path) -> None:
+    """Copy the SQLite database to a new file, as it was at one moment, while others use it.
+
+    Raises:
+        SetupError: the target exists or cannot be written, or the database is not SQLite's.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        raise SetupError("This copies SQLite files. For PostgreSQL, run pg_dump.")
+    require_file(url)
+    if target.exists():
+        raise SetupError(f"{target} exists and is not overwritten.\nName another file.")
+    if not target.parent.is_dir():
+        raise SetupError(f"There is no folder {target.parent}.\nMake it, or name another file.")
+    # Under another name until it is whole and on disk, which VACUUM INTO does not see to.
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    try:
+        unfinished.unlink(missing_ok=True)
+        with readable_database_errors(url), closing(sqlite3.connect(str(url.database))) as source:
+            source.execute("VACUUM INTO ?", (str(unfinished),))
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.rename(target)
+    except OSError as error:
+        raise SetupError(f"Cannot write {target}: {error.strerror}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def init_db(settings: Settings, engine: Engine) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from sqlmodel import Session
 
 from app.config import load_settings
 from app.db import (
+    backup,
     create_db_engine,
     migration_connection,
     readable_database_errors,
@@ -67,6 +69,13 @@ def check() -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo("Database sound")
+
+
+@cli.command("backup")
+def back_up(file: Path) -> None:
+    """Copy the SQLite database to a new FILE while the service runs."""
+    backup(load_settings().database_url, file)
+    typer.echo(f"Copied to {file}")
 
 
 def main() -> None:
