@@ -102,7 +102,7 @@ async def _answer_unforeseen_error(_request: Request, _: Exception) -> Response:
 
 def _error(status: int, detail: object) -> Response:
     # In ASCII: a message can quote half of a surrogate pair, which UTF-8 cannot hold.
-    body = json.dumps({"detail": detail})
+    body = json.dumps({"detail": detail}, separators=(",", ":"))
     return Response(body, status, HEADERS.get(status), media_type="application/json")
 
 

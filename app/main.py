@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="A movie catalogue with user ratings.",
         version="1.0.0",
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
     )

@@ -66,7 +66,7 @@ class AccessLogMiddleware:
                 "http.request",
                 method=scope["method"],
                 path=scope["path"],
-                query=scope["query_string"].decode("latin-1"),
+                query=scope["query_string"].decode("latin-1") or None,
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 1),
                 client=scope["client"][0] if scope.get("client") else None,
@@ -76,13 +76,13 @@ class AccessLogMiddleware:
 def log_event(event: str, **fields: object) -> None:
     """Log an event with what it touched, and the trace id of the request that caused it.
 
-    The text is ``movie.created movie_id=7 trace_id=demo-1234``. Values are escaped, so nothing
-    that a caller sends can end a line or pose as another field.
+    The text is ``movie.created movie_id=7 trace_id=demo-1234``, without fields that are None.
+    Values are escaped: nothing that a caller sends can end a line or pose as another field.
     """
     if not LOGGER.isEnabledFor(logging.INFO):
         return
-    if trace_id := correlation_id.get():
-        fields["trace_id"] = trace_id
+    fields["trace_id"] = correlation_id.get()
+    fields = {name: value for name, value in fields.items() if value is not None}
     pairs = " ".join(f"{name}={_escape(value)}" for name, value in fields.items())
     LOGGER.info("%s %s", event, pairs, extra={"event": event, "fields": fields})
 
