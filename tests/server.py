@@ -1,0 +1,267 @@
+"""The project's commands and its server as real processes, and new databases for them."""
+
+import atexit
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+from sqlalchemy import create_engine, make_url, text
+
+from app.config import PROJECT_ROOT, Settings
+from app.db import migration_connection, upgrade_to_head
+from tests.conftest import POSTGRES_URL
+
+# Ample for a slow machine: a test that gets this far has failed.
+DEADLINE_SECONDS = 60.0
+_ADDRESS = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
+_ALEMBIC = [str(Path(sysconfig.get_path("scripts")) / "alembic"), "-c"]
+# The folders and files of the project that its commands need.
+PROJECT_PARTS = ("app", "migrations", "scripts", "alembic.ini")
+
+# Compiling the libraries takes longer than anything else that a process does here. One cache for
+# a whole run spares most of it, also where Python is told to write nothing beside the sources.
+_BYTECODE = Path(tempfile.gettempdir()) / (
+    f"movie-tests-bytecode-{os.environ.get('PYTEST_XDIST_TESTRUNUID', uuid4().hex)}"
+)
+atexit.register(shutil.rmtree, _BYTECODE, ignore_errors=True)
+
+
+def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]:
+    """Return the environment of a process of the project.
+
+    Args:
+        project: the project's folder, or the folder of a copy_of_project().
+        settings: values of settings, such as ``database_url``. In the project's own folder all
+            others get their defaults, so that a developer's .env has no say.
+    """
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MOVIE_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    variables["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+    if project == PROJECT_ROOT:
+        for name, field in Settings.model_fields.items():
+            default = field.default
+            if default is not None:
+                value = ",".join(default) if isinstance(default, list) else str(default)
+                variables[f"MOVIE_{name.upper()}"] = value
+    else:
+        variables["PYTHONPATH"] = str(project)
+    for name, value in settings.items():
+        variables[f"MOVIE_{name.upper()}"] = value
+    return variables
+
+
+def copy_of_project(folder: Path) -> Path:
+    """Copy the parts of the project that run into a new folder and return it."""
+    for part in PROJECT_PARTS:
+        source = PROJECT_ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / part)
+    return folder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit code and what it printed."""
+
+    exit_code: int
+    output: str
+    errors: str
+
+
+class Commands:
+    """Runs the project's commands from a folder that is not the project's."""
+
+    def __init__(self, folder: Path, project: Path = PROJECT_ROOT, **settings: str) -> None:
+        self._folder = folder
+        self._project = project
+        self._environment = environment(project, **settings)
+
+    def alembic(self, *arguments: str) -> Finished:
+        """Run ``alembic`` with the project's configuration."""
+        return self.run([*_ALEMBIC, str(self._project / "alembic.ini"), *arguments])
+
+    def database(self, *arguments: str) -> Finished:
+        """Run ``scripts/db.py``."""
+        return self.run([sys.executable, str(self._project / "scripts" / "db.py"), *arguments])
+
+    def python(self, *arguments: str) -> Finished:
+        """Run Python, which finds the project's packages."""
+        return self.run([sys.executable, *arguments])
+
+    def run(self, command: Sequence[str]) -> Finished:
+        """Run a command to its end."""
+        finished = subprocess.run(  # noqa: S603 - the project's own commands
+            command,
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+        return Finished(finished.returncode, finished.stdout, finished.stderr)
+
+    def start(self, *arguments: str, log: Path | None = None) -> "subprocess.Popen[str]":
+        """Start Python and return its process; it writes to a log, or else to pipes."""
+        command = [sys.executable, *arguments]
+        if log is None:
+            return subprocess.Popen(  # noqa: S603 - the project's own commands
+                command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        with log.open("a") as stream:
+            return subprocess.Popen(  # noqa: S603 - the project's own commands
+                command,
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def lines(self) -> list[str]:
+        """Return what the server has logged so far."""
+        return self.log.read_text().splitlines()
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """Yield a client of this server, which ignores the proxies of the environment."""
+        with httpx.Client(
+            base_url=self.url, trust_env=False, timeout=DEADLINE_SECONDS
+        ) as client:
+            yield client
+
+    def kill(self) -> None:
+        """End the server at once, with no chance to tidy up."""
+        self.process.kill()
+        self.process.wait(DEADLINE_SECONDS)
+
+    def stop(self) -> int:
+        """Ask the server to end, and return its exit code when it has."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE_SECONDS)
+
+
+@contextmanager
+def running_server(
+    folder: Path, *, workers: int = 1, project: Path = PROJECT_ROOT, **settings: str
+) -> Iterator[Server]:
+    """Start ``uvicorn app.main:app`` on a free port and yield it when it answers.
+
+    Args:
+        folder: where it runs, and where its log is written.
+        workers: how many processes answer.
+        project: the project's folder, or a copy's.
+        settings: values of settings. The log level has to be INFO or DEBUG, since the port is
+            read in the log.
+
+    Raises:
+        AssertionError: it has ended or not answered in time; the message is its log.
+    """
+    log = folder / f"server-{uuid4().hex}.log"
+    arguments = ["-m", "uvicorn", "app.main:app", "--port", "0", "--workers", str(workers)]
+    process = Commands(folder, project, **settings).start(*arguments, log=log)
+    try:
+
+        def is_up() -> bool:
+            text = log.read_text()
+            complete = text.count("Application startup complete.") == workers
+            return process.poll() is not None or (complete and _ADDRESS.search(text) is not None)
+
+        wait_until(is_up, lambda: f"The server is not up:\n{log.read_text()}")
+        found = _ADDRESS.search(log.read_text())
+        assert process.poll() is None, f"The server has ended:\n{log.read_text()}"
+        assert found is not None
+        server = Server(found[1], process, log)
+        with server.client() as client:
+            assert client.get("/health").json() == {"status": "ok"}
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(DEADLINE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
+    """Return as soon as a condition holds.
+
+    Raises:
+        AssertionError: it does not hold in time.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.01)
+
+
+@contextmanager
+def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> Iterator[str]:
+    """Yield the URL of a database of the test's own, gone at the end: no file yet, or no tables.
+
+    Args:
+        engine_name: ``sqlite`` or ``postgresql``.
+        folder: where a SQLite file lies.
+        migrated: bring its schema to head.
+    """
+    with _new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
+        if migrated:
+            with migration_connection(url) as connection:
+                upgrade_to_head(connection)
+        yield url
+
+
+@contextmanager
+def _new_sqlite(folder: Path) -> Iterator[str]:
+    yield f"sqlite:///{folder / 'new.db'}"
+
+
+@contextmanager
+def _new_postgresql() -> Iterator[str]:
+    assert POSTGRES_URL is not None
+    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    name = f"movie_test_{uuid4().hex}"
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()

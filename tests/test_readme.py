@@ -1,0 +1,113 @@
+"""The README says what is so: its tour is run, its tables are compared with the code."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.main import get_group
+
+from app.config import PROJECT_ROOT, Settings
+from app.main import create_app
+from scripts.db import cli
+from tests.server import running_server
+
+README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """Return the text under a heading of the second level."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+    assert found, f"no section {title}"
+    return found[1]
+
+
+def console_steps(text: str) -> list[tuple[str, str]]:
+    """Return the commands of a text's console blocks, each with the output that follows it."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    steps = [step for block in blocks for step in block.split("$ ")[1:]]
+    return [(command, output) for command, _, output in (step.partition("\n") for step in steps)]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is typed with curl")
+def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None:
+    steps = console_steps(section("A tour with curl"))
+    with running_server(tmp_path, database_url=f"sqlite:///{tmp_path / 'movies.db'}") as server:
+        answers = [
+            subprocess.run(  # noqa: S603 - what the README tells to type
+                ["bash", "-c", command.replace("localhost:8000", server.url)],  # noqa: S607
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.replace("\r", "")
+            for command, _ in steps
+        ]
+
+    assert len(steps) >= 7
+    assert [answer.rstrip("\n") for answer in answers] == [
+        output.rstrip("\n") for _, output in steps
+    ]
+
+
+def test_every_setting_is_in_the_readme_and_the_example_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(MOVIE_\w+)` \| (.*?) \|", section("Settings"), re.MULTILINE))
+    example = (PROJECT_ROOT / ".env.example").read_text()
+    names = {f"MOVIE_{name.upper()}": field for name, field in Settings.model_fields.items()}
+
+    assert set(rows) == set(names)
+    assert set(re.findall(r"^#? ?(MOVIE_\w+)=", example, re.MULTILINE)) == set(names)
+    for name, field in names.items():
+        if isinstance(field.default, bool | int | float):
+            assert json.loads(rows[name].strip("`")) == field.default
+        elif isinstance(field.default, str):
+            assert rows[name] == f"`{field.default}`"
+
+
+def test_the_example_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings()
+    for line in (PROJECT_ROOT / ".env.example").read_text().splitlines():
+        if not line.startswith("#"):
+            monkeypatch.setenv(*line.split("=", maxsplit=1))
+
+    assert Settings() == defaults
+
+
+def test_every_route_is_in_the_readme_with_its_status(sqlite_url: str) -> None:
+    rows = re.findall(r"^\| `(\w+) (/\S*)` \| (\d+)", section("The API"), re.MULTILINE)
+    documented = {
+        (method, path.replace("{id}", "{movie_id}")): status for method, path, status in rows
+    }
+    paths = create_app(Settings(database_url=sqlite_url)).openapi()["paths"]
+    responses = {
+        (method.upper(), path): operation["responses"]
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+
+    assert documented.keys() == responses.keys()
+    for route, status in documented.items():
+        assert status in responses[route]
+
+
+def test_every_command_of_the_script_is_in_the_readme() -> None:
+    commands = get_group(cli).list_commands(None)  # type: ignore[arg-type] # it needs no context
+    documented = re.findall(r"scripts/db\.py ([a-z-]+)", section("Commands"))
+
+    assert set(documented) == set(commands)
+
+
+def test_every_package_is_in_the_readme_with_what_it_is_for() -> None:
+    pyproject = (PROJECT_ROOT / "pyproject.toml").read_text()
+    packages = set(re.findall(r'^    "([a-z0-9-]+)(?:\[\w+\])?>=', pyproject, re.MULTILINE)) | {"psycopg"}
+    documented = re.findall(
+        r"[a-z0-9-]+",
+        " ".join(
+            row.split("|")[1]
+            for row in section("What each package is for").splitlines()
+            if "|" in row
+        ),
+    )
+
+    assert packages <= set(documented)
