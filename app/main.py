@@ -51,12 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
 
     # The last one added is the first to see a request.
-    if settings.read_cache and engine.dialect.name == "sqlite":
-        app.add_middleware(
-            ReadCacheMiddleware,
-            database=str(engine.url.database),
-            prefixes=(movies.router.prefix, ratings.router.prefix),
-        )
+    app.add_middleware(StartupErrorMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(
         CORSMiddleware,
@@ -65,9 +60,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         allow_headers=["*"],
         expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
     )
+    if settings.read_cache and engine.dialect.name == "sqlite":
+        app.add_middleware(
+            ReadCacheMiddleware,
+            database=str(engine.url.database),
+            prefixes=(movies.router.prefix, ratings.router.prefix),
+        )
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(TraceIdMiddleware)
-    app.add_middleware(StartupErrorMiddleware)
 
     app.include_router(health.router)
     app.include_router(movies.router)

@@ -17,6 +17,10 @@ MAX_BYTES = 32 * 2**20
 ENTRY_OVERHEAD = 2048
 
 
+# The path, the query and the origin of a request.
+Key = tuple[str, bytes, str | None]
+
+
 class CachedResponse(NamedTuple):
     """A response with status 200, ready to be sent again."""
 
@@ -50,8 +54,8 @@ class CachedResponse(NamedTuple):
 class ReadCacheMiddleware:
     """Answers a repeated GET from memory for as long as the database stays as it was.
 
-    It is for responses that follow from the path, the query and the database alone. Whatever
-    depends on more, such as CORS headers and trace ids, belongs to layers outside of it.
+    It is for responses that follow from the path, the query, the database and the caller's origin
+    alone. Whatever depends on more, such as the trace id, belongs to layers outside of it.
 
     Args:
         app: the application to answer what is not kept.
@@ -68,7 +72,7 @@ class ReadCacheMiddleware:
         self._prefixes = prefixes
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._responses: OrderedDict[tuple[str, bytes], CachedResponse] = OrderedDict()
+        self._responses: OrderedDict[Key, CachedResponse] = OrderedDict()
         self._version: int | None = None
         self._connection: sqlite3.Connection | None = None
 
@@ -84,7 +88,8 @@ class ReadCacheMiddleware:
         if version != self._version:
             self._forget_all(version)
 
-        key = (scope["path"], scope["query_string"])
+        headers = Headers(scope=scope)
+        key = (scope["path"], scope["query_string"], headers.get("origin"))
         response = self._responses.get(key)
         if response is None:
             messages: list[Message] = []
@@ -104,7 +109,7 @@ class ReadCacheMiddleware:
                 self._keep(key, response)
         else:
             self._responses.move_to_end(key)
-        await response.send(send, Headers(scope=scope).get("if-none-match"))
+        await response.send(send, headers.get("if-none-match"))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -141,13 +146,13 @@ class ReadCacheMiddleware:
         self._bytes = 0
         self._version = version
 
-    def _keep(self, key: tuple[str, bytes], response: CachedResponse) -> None:
+    def _keep(self, key: Key, response: CachedResponse) -> None:
         self._drop(key)
         self._responses[key] = response
         self._bytes += len(response.body) + ENTRY_OVERHEAD
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._responses)))
 
-    def _drop(self, key: tuple[str, bytes]) -> None:
+    def _drop(self, key: Key) -> None:
         if dropped := self._responses.pop(key, None):
             self._bytes -= len(dropped.body) + ENTRY_OVERHEAD

@@ -15,6 +15,9 @@ class StartupErrorMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on but the report of a failed start-up."""
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
 
         async def shorten(message: Message) -> None:
             error = sys.exception()
@@ -22,4 +25,4 @@ class StartupErrorMiddleware:
                 message["message"] = str(error)
             await send(message)
 
-        await self.app(scope, receive, shorten if scope["type"] == "lifespan" else send)
+        await self.app(scope, receive, shorten)
