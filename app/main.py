@@ -34,7 +34,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
         await anyio.to_thread.run_sync(init_db, settings, engine)
-        app.state.write_lock = asyncio.Lock() if engine.dialect.name == "sqlite" else None
         yield
         engine.dispose()
 
@@ -49,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.engine = engine
     app.state.settings = settings
+    app.state.write_lock = asyncio.Lock() if engine.dialect.name == "sqlite" else None
 
     # The last one added is the first to see a request.
     app.add_middleware(StartupErrorMiddleware)
