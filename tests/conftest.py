@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db import create_db_engine, migration_connection, upgrade_to_head
 from app.main import create_app
 from app.repository import MovieRepository
+from tests.helpers import empty
 
 POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
 ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
@@ -73,8 +74,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 def postgres_url(postgres_database: str) -> str:
     """A migrated, empty PostgreSQL database; skips where there is no server."""
     engine = create_engine(postgres_database)
-    with engine.begin() as connection:
-        connection.execute(text("TRUNCATE movie, rating RESTART IDENTITY"))
+    empty(engine)
     engine.dispose()
     return postgres_database
 

@@ -1,0 +1,896 @@
+"""MovieRepository on every database it promises to work with.
+
+Each test runs on the migrated schema behind the service's engine, and on tables made from the
+models' metadata behind an engine without any of the service's set-up, as a notebook would make it.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, SQLModel
+
+from app.db import create_db_engine
+from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
+from app.models import Movie, utc_now
+from app.repository import MovieRepository
+from app.schemas import MovieCreate, MovieRead, Ranking, Sort
+from app.statements import RATING
+from tests.helpers import SAMPLES, Sample, empty, movie_rows, rating_rows, store
+
+THREADS = 4
+HEAT = Sample("Heat", 1995, "Crime")
+RONIN = Sample("Ronin", 1998, "Action")
+SORTS: list[Sort] = ["title", "year", "id", "rating_count", "average_rating"]
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error of the code under test
+    """Stands for whatever can end a write half-way."""
+
+
+@pytest.fixture(scope="session")
+def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to copy, whose tables were made from the models' metadata."""
+    path = tmp_path_factory.mktemp("tables_of_models") / "notebook.db"
+    engine = create_engine(f"sqlite:///{path}")
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
+    """A plain engine on a schema that was made from the models' metadata."""
+    name = "tables_of_models"
+    engine = create_engine(
+        postgres_database, connect_args={"options": f"-c search_path={name}"}, pool_size=THREADS
+    )
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+        SQLModel.metadata.create_all(connection)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["migrated", "tables of models"])
+def engine(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Engine]:
+    """An engine on an empty database, by way of the migrations or of the models."""
+    if request.param == "migrated":
+        engine = create_db_engine(database_url)
+    elif database_url.startswith("sqlite"):
+        path = shutil.copy(request.getfixturevalue("sqlite_tables_of_models"), tmp_path)
+        engine = create_engine(f"sqlite:///{path}")
+    else:
+        engine = request.getfixturevalue("postgres_tables_of_models")
+        empty(engine)
+    yield engine
+    engine.dispose()
+
+
+def read(movie_id: int, sample: Sample = HEAT) -> MovieRead:
+    """Return how a movie without ratings reads."""
+    return MovieRead(movie_id, sample.title, sample.year, sample.genre, None, 0)
+
+
+def tallies(engine: Engine) -> list[tuple[int, int, float | None, float | None]]:
+    """Return each movie's count, sum, average and weighted average, by id."""
+    names = ("rating_count", "rating_sum", "average_rating", "weighted_rating")
+    return [tuple(row[name] for name in names) for row in movie_rows(engine)]
+
+
+def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return all that is stored."""
+    return movie_rows(engine), rating_rows(engine)
+
+
+def titles(movies: list[MovieRead]) -> list[str]:
+    """Return the titles of movies."""
+    return [movie.title for movie in movies]
+
+
+# Reading
+
+
+def test_get_returns_the_movie(repository: MovieRepository, engine: Engine) -> None:
+    [movie_id] = store(engine, Sample("Heat", 1995, "Crime", (5, 4)))
+
+    movie = repository.get(movie_id)
+
+    assert movie == MovieRead(movie_id, "Heat", 1995, "Crime", 4.5, 2)
+
+
+def test_getting_an_unknown_movie_raises(repository: MovieRepository) -> None:
+    with pytest.raises(MovieNotFound):
+        repository.get(1)
+
+
+def test_list_of_an_empty_catalogue_is_empty(repository: MovieRepository) -> None:
+    page = repository.list()
+
+    assert (list(page), page.total) == ([], 0)
+
+
+def test_list_sorts_titles_by_code_point_on_every_engine(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, *SAMPLES)
+
+    page = repository.list()
+
+    assert titles(page) == sorted(sample.title for sample in SAMPLES)
+    assert page.total == len(SAMPLES)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_sort_compares_its_column_with_null_below_every_value(
+    repository: MovieRepository, engine: Engine, sort: str
+) -> None:
+    store(engine, *SAMPLES)
+
+    page = repository.list(sort=sort)  # type: ignore[arg-type] # one of SORTS
+
+    values = [row[sort] for row in movie_rows(engine)]
+    assert [getattr(movie, sort) for movie in page] == sorted(
+        values, key=lambda value: (value is not None, value)
+    )
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_page_is_a_part_of_the_whole_list_in_both_directions(
+    repository: MovieRepository, engine: Engine, sort: str
+) -> None:
+    store(engine, *SAMPLES)
+    total = len(SAMPLES)
+    whole = list(repository.list(sort=sort))  # type: ignore[arg-type] # one of SORTS
+    assert sorted(movie.id for movie in whole) == [row["id"] for row in movie_rows(engine)]
+
+    for order, expected in ((sort, whole), (f"-{sort}", whole[::-1])):
+        for limit in (1, 4, total + 1):
+            # Around the middle, from where pages are counted from the end, and around the end.
+            for offset in (0, 1, 5, 6, 7, 9, total - 1, total, total + 1):
+                page = repository.list(sort=order, limit=limit, offset=offset)  # type: ignore[arg-type] # as above
+                assert list(page) == expected[offset : offset + limit]
+                assert page.total == total
+
+
+def test_filters_hold_alone_and_together(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, *SAMPLES)
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({"genre": "Crime"}, ["Heat", "Zodiac"]),
+        ({"genre": "crime"}, []),
+        ({"genre": "Western"}, []),
+        ({"q": "WOLF"}, ["100% Wolf"]),
+        ({"q": ""}, sorted(sample.title for sample in SAMPLES)),
+        ({"year_min": 2016}, ["100% Wolf", "1001 Wolves", "Éternité"]),
+        ({"year_max": 1972}, ["Solaris", "東京物語"]),
+        ({"year_min": 1979, "year_max": 1979}, ["Alien", "alien"]),
+        ({"year_min": 1980, "year_max": 1979}, []),
+        ({"genre": "Sci-Fi", "q": "alien", "year_min": 1979, "year_max": 1979}, ["Alien", "alien"]),
+        ({"genre": "Drama", "q": "alien"}, []),
+        ({"genre": "Drama", "year_min": 2007}, ["Éternité", "Дом"]),
+    ]
+
+    pages = [repository.list(**filters) for filters, _ in cases]
+
+    assert [titles(page) for page in pages] == [expected for _, expected in cases]
+    assert [page.total for page in pages] == [len(expected) for _, expected in cases]
+
+
+def test_search_finds_a_part_of_the_title_in_any_case(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    expected = {
+        "AMÉLIE": ["Amélie"],
+        "élie": ["Amélie"],
+        "дОМ": ["Дом"],
+        "STRASSE": ["Straße"],
+        "ζεύΣ": ["ζεύς"],
+        "京物": ["東京物語"],
+        "😀": ["Smile 😀"],
+        '\'s "QUOTED"; drop': ['It\'s "quoted"; DROP TABLE movie'],
+        "amelie": ["Amelie"],
+    }
+    all_titles = sorted({title for found in expected.values() for title in found})
+    store(engine, *(Sample(title, 2000, "Drama") for title in all_titles))
+
+    found = {q: titles(repository.list(q=q)) for q in expected}
+
+    assert found == expected
+
+
+def test_search_takes_wildcards_literally(repository: MovieRepository, engine: Engine) -> None:
+    expected = {
+        "0%": ["100% Wolf"],
+        "A_B": ["a_b"],
+        "c:\\dos": ["C:\\DOS\\Run"],
+        "\\": ["C:\\DOS\\Run"],
+        "%": ["100% Wolf"],
+        "_": ["a_b"],
+        "a%b": [],
+        "%%": [],
+        "\\%": [],
+        "[a]": ["[a]*.?"],
+        "*.?": ["[a]*.?"],
+    }
+    decoys = ("axb", "ab", "1000 Wolves", "C:/DOS/Run", "a.b")
+    all_titles = sorted({*decoys, *(title for found in expected.values() for title in found)})
+    store(engine, *(Sample(title, 2000, "Drama") for title in all_titles))
+
+    found = {q: titles(repository.list(q=q)) for q in expected}
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("ranking", "expected"),
+    [
+        ("mean", ["One Vote", "Many Votes", "Few Votes", "Disliked", "Also Unrated", "Unrated"]),
+        (
+            "weighted",
+            ["Many Votes", "One Vote", "Few Votes", "Disliked", "Also Unrated", "Unrated"],
+        ),
+    ],
+)
+def test_top_ranks_by_the_ranking_with_unrated_last(
+    repository: MovieRepository, engine: Engine, ranking: Ranking, expected: list[str]
+) -> None:
+    store(engine, Sample("Unrated", 2000, "Drama"))
+    store(engine, Sample("Disliked", 2000, "Drama", (1, 1, 1)))
+    store(engine, Sample("Few Votes", 2000, "Drama", (4, 4)))
+    # Weighted: (30 + 5) / 11 = 3.18 against (30 + 48) / 22 = 3.55 and (30 + 8) / 12 = 3.17.
+    store(engine, Sample("One Vote", 2000, "Drama", (5,)))
+    store(engine, Sample("Many Votes", 2000, "Drama", (4,) * 12))
+    store(engine, Sample("Also Unrated", 2000, "Drama"))
+
+    movies = repository.top(limit=100, ranking=ranking)
+
+    assert titles(movies) == expected
+
+
+@pytest.mark.parametrize("ranking", ["mean", "weighted"])
+def test_top_breaks_ties_by_number_of_ratings_then_title(
+    repository: MovieRepository, engine: Engine, ranking: Ranking
+) -> None:
+    # The middle of the scale is where an average and a weighted one tie at any number of ratings.
+    for title, scores in {"c": (3,), "b": (3, 3), "d": (3, 3), "a": (3,)}.items():
+        store(engine, Sample(title, 2000, "Drama", scores))
+
+    movies = repository.top(ranking=ranking)
+
+    assert titles(movies) == ["b", "d", "a", "c"]
+
+
+@pytest.mark.parametrize("ranking", ["mean", "weighted"])
+def test_top_takes_limit_genre_and_least_number_of_ratings(
+    repository: MovieRepository, engine: Engine, ranking: Ranking
+) -> None:
+    store(engine, *SAMPLES)
+    cases: list[tuple[dict[str, int], list[str]]] = [
+        ({"limit": 1}, ["alien"]),
+        ({}, ["alien", "Solaris", "Æon Flux", "Alien"]),
+        ({"min_ratings": 1}, ["alien", "Solaris", "Æon Flux"]),
+        ({"min_ratings": 2}, ["alien", "Solaris", "Æon Flux"]),
+        ({"min_ratings": 3}, ["alien"]),
+        ({"min_ratings": 4}, []),
+    ]
+
+    found = [repository.top(genre="Sci-Fi", ranking=ranking, **given) for given, _ in cases]
+
+    assert [titles(movies) for movies in found] == [expected for _, expected in cases]
+
+
+def test_top_is_five_movies_unless_told_otherwise(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, *SAMPLES)
+
+    movies = repository.top()
+
+    assert titles(movies) == ["alien", "東京物語", "Amélie", "Spirited Away", "Heat"]
+
+
+def test_ratings_are_listed_by_id_in_pages(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, *SAMPLES)
+    stored = [row["id"] for row in rating_rows(engine)]
+
+    for limit in (1, 4, len(stored)):
+        for offset in range(len(stored) + 2):
+            page = repository.list_ratings(limit=limit, offset=offset)
+            assert [rating.id for rating in page] == stored[offset : offset + limit]
+            assert page.total == len(stored)
+
+
+def test_ratings_are_filtered_by_movie_and_user(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT, RONIN)
+    for movie_id, user_id in ((1, 7), (1, 8), (2, 7)):
+        repository.add_rating(movie_id, 3, user_id)
+    cases: list[tuple[dict[str, int], list[tuple[int, int]]]] = [
+        ({}, [(1, 7), (1, 8), (2, 7)]),
+        ({"movie_id": 1}, [(1, 7), (1, 8)]),
+        ({"user_id": 7}, [(1, 7), (2, 7)]),
+        ({"movie_id": 2, "user_id": 7}, [(2, 7)]),
+        ({"movie_id": 2, "user_id": 8}, []),
+        ({"movie_id": 3}, []),
+    ]
+
+    pages = [repository.list_ratings(**filters) for filters, _ in cases]
+
+    found = [[(rating.movie_id, rating.user_id) for rating in page] for page in pages]
+    assert found == [expected for _, expected in cases]
+    assert [page.total for page in pages] == [len(expected) for _, expected in cases]
+
+
+READS: dict[str, Callable[[MovieRepository], object]] = {
+    "get": lambda repository: repository.get(1),
+    "list": lambda repository: repository.list(),
+    "top": lambda repository: repository.top(),
+    "list_ratings": lambda repository: repository.list_ratings(),
+    "problems": lambda repository: list(repository.problems()),
+    "update without changes": lambda repository: repository.update(1),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_read_leaves_no_transaction_open(
+    repository: MovieRepository, engine: Engine, session: Session, name: str
+) -> None:
+    store(engine, HEAT)
+
+    READS[name](repository)
+
+    assert not session.in_transaction()
+
+
+def test_read_that_finds_nothing_leaves_no_transaction_open(
+    repository: MovieRepository, session: Session
+) -> None:
+    with pytest.raises(MovieNotFound):
+        repository.get(1)
+
+    assert not session.in_transaction()
+
+
+@pytest.mark.parametrize("name", READS)
+def test_read_does_not_end_the_callers_transaction(
+    repository: MovieRepository, session: Session, engine: Engine, name: str
+) -> None:
+    store(engine, HEAT)
+    session.add(Movie(title="Not yet committed", year=2000))
+    session.flush()
+
+    READS[name](repository)
+
+    assert session.in_transaction()
+    session.commit()
+    assert [row["title"] for row in movie_rows(engine)] == ["Heat", "Not yet committed"]
+
+
+# Writing
+
+
+def test_create_stores_the_movie_and_returns_it(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    movie = repository.create(title="Heat", year=1995, genre="Crime")
+
+    assert movie == read(1)
+    assert movie_rows(engine) == [
+        {
+            "id": 1,
+            "title": "Heat",
+            "search_title": "heat",
+            "year": 1995,
+            "genre": "Crime",
+            "rating_count": 0,
+            "rating_sum": 0,
+            "average_rating": None,
+            "weighted_rating": None,
+        }
+    ]
+
+
+def test_create_without_a_genre_stores_unknown(repository: MovieRepository) -> None:
+    movie = repository.create(title="Heat", year=1995)
+
+    assert movie.genre == "Unknown"
+
+
+def test_movie_added_as_a_table_row_reads_and_is_found(
+    repository: MovieRepository, session: Session
+) -> None:
+    session.add(Movie(title="ÉTERNITÉ", year=2016))
+    session.commit()
+
+    page = repository.list(q="éternité")
+
+    assert list(page) == [MovieRead(1, "ÉTERNITÉ", 2016, "Unknown", None, 0)]
+
+
+def test_creating_a_title_that_exists_raises_and_stores_nothing(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT)
+
+    with pytest.raises(DuplicateTitle) as caught:
+        repository.create(title="Heat", year=2001)
+
+    assert isinstance(caught.value.__cause__, IntegrityError)
+    assert [(row["title"], row["year"]) for row in movie_rows(engine)] == [("Heat", 1995)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"title": "", "year": 2000},
+        {"title": "Too early", "year": 1899},
+        {"title": "Too late", "year": 2101},
+        {"title": "No genre", "year": 2000, "genre": ""},
+    ],
+)
+def test_database_refuses_a_movie_out_of_bounds(
+    repository: MovieRepository, engine: Engine, values: dict[str, Any]
+) -> None:
+    with pytest.raises(IntegrityError):
+        repository.create(**values)
+
+    assert movie_rows(engine) == []
+
+
+def test_id_of_a_deleted_movie_is_not_used_again(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    [first] = store(engine, HEAT)
+    repository.delete(first)
+
+    [second] = store(engine, HEAT)
+
+    assert second > first
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"title": "Ronin"}, ("Ronin", 1995, "Crime")),
+        ({"year": 1998}, ("Heat", 1998, "Crime")),
+        ({"genre": "Action"}, ("Heat", 1995, "Action")),
+        ({"title": "Ronin", "year": 1998, "genre": "Action"}, ("Ronin", 1998, "Action")),
+        ({"title": "Heat", "year": 1996}, ("Heat", 1996, "Crime")),
+        ({}, ("Heat", 1995, "Crime")),
+    ],
+)
+def test_update_changes_what_is_given_and_nothing_else(
+    repository: MovieRepository,
+    engine: Engine,
+    changes: dict[str, Any],
+    expected: tuple[str, int, str],
+) -> None:
+    [movie_id] = store(engine, Sample("Heat", 1995, "Crime", (4,)))
+    [other_id] = store(engine, Sample("Zodiac", 2007, "Crime"))
+
+    movie = repository.update(movie_id, **changes)
+
+    assert movie == MovieRead(movie_id, *expected, 4.0, 1)
+    assert movie == repository.get(movie_id)
+    assert repository.get(other_id) == read(other_id, Sample("Zodiac", 2007, "Crime"))
+    assert rating_rows(engine) == [{"id": 1, "movie_id": movie_id, "user_id": None, "score": 4}]
+
+
+def test_changed_title_is_what_a_search_finds(repository: MovieRepository, engine: Engine) -> None:
+    [movie_id] = store(engine, HEAT)
+
+    repository.update(movie_id, title="ÉTÉ")
+
+    assert titles(repository.list(q="été")) == ["ÉTÉ"]
+    assert titles(repository.list(q="heat")) == []
+
+
+def test_updating_to_a_title_that_exists_raises_and_changes_nothing(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    [movie_id] = store(engine, RONIN)
+    before = everything(engine)
+
+    with pytest.raises(DuplicateTitle):
+        repository.update(movie_id, title="Heat", year=2001, genre="Drama")
+
+    assert everything(engine) == before
+    assert repository.update(movie_id, year=1999).year == 1999
+
+
+def test_delete_takes_the_ratings_of_the_movie_and_no_others(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    [first] = store(engine, Sample("Heat", 1995, "Crime", (5, 4)))
+    [second] = store(engine, Sample("Ronin", 1998, "Action", (3,)))
+
+    repository.delete(first)
+
+    assert [row["id"] for row in movie_rows(engine)] == [second]
+    assert [row["movie_id"] for row in rating_rows(engine)] == [second]
+    assert list(repository.problems()) == []
+
+
+def test_rating_again_replaces_the_score_and_the_time(
+    repository: MovieRepository, session: Session, engine: Engine
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    repository.add_rating(movie_id, 1, user_id=7)
+    session.execute(RATING.update().values(created_at=utc_now() - timedelta(days=1)))
+    session.commit()
+    before = utc_now()
+
+    repository.add_rating(movie_id, 4, user_id=7)
+
+    assert rating_rows(engine) == [{"id": 1, "movie_id": movie_id, "user_id": 7, "score": 4}]
+    assert before <= repository.list_ratings()[0].created_at <= utc_now()
+    assert tallies(engine) == [(1, 4, 4.0, 34 / 11)]
+
+
+def test_each_anonymous_rating_counts(repository: MovieRepository, engine: Engine) -> None:
+    [movie_id] = store(engine, HEAT)
+
+    for score in (5, 5, 2):
+        repository.add_rating(movie_id, score)
+
+    assert [(row["user_id"], row["score"]) for row in rating_rows(engine)] == [
+        (None, 5),
+        (None, 5),
+        (None, 2),
+    ]
+    assert tallies(engine) == [(3, 12, 4.0, 42 / 13)]
+
+
+def test_tallies_follow_every_rating_given_replaced_and_taken_back(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    steps: list[tuple[Callable[[], None], tuple[int, int, float | None, float | None]]] = [
+        (lambda: repository.add_rating(movie_id, 5, 1), (1, 5, 5.0, 35 / 11)),
+        (lambda: repository.add_rating(movie_id, 2, 2), (2, 7, 3.5, 37 / 12)),
+        (lambda: repository.add_rating(movie_id, 1, 1), (2, 3, 1.5, 33 / 12)),
+        (lambda: repository.add_rating(movie_id, 1, 1), (2, 3, 1.5, 33 / 12)),
+        (lambda: repository.remove_rating(movie_id, 2), (1, 1, 1.0, 31 / 11)),
+        (lambda: repository.remove_rating(movie_id, 1), (0, 0, None, None)),
+        (lambda: repository.add_rating(movie_id, 3, 1), (1, 3, 3.0, 33 / 11)),
+    ]
+
+    for step, expected in steps:
+        step()
+        assert tallies(engine) == [expected]
+        assert list(repository.problems()) == []
+
+
+@pytest.mark.parametrize("score", [0, 6, -1])
+def test_database_refuses_a_score_out_of_bounds(
+    repository: MovieRepository, engine: Engine, score: int
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    before = everything(engine)
+
+    with pytest.raises(IntegrityError):
+        repository.add_rating(movie_id, score, user_id=7)
+
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("user_id", [8, 9])
+def test_taking_back_a_rating_that_was_not_given_raises(
+    repository: MovieRepository, engine: Engine, user_id: int
+) -> None:
+    [first] = store(engine, Sample("Heat", 1995, "Crime", (3,)))
+    [second] = store(engine, RONIN)
+    repository.add_rating(first, 4, user_id=7)
+    repository.add_rating(second, 4, user_id=8)
+    before = everything(engine)
+
+    with pytest.raises(RatingNotFound):
+        repository.remove_rating(first, user_id)
+
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda repository: repository.update(2, title="Ronin"),
+        lambda repository: repository.update(2),
+        lambda repository: repository.delete(2),
+        lambda repository: repository.add_rating(2, 5),
+        lambda repository: repository.add_rating(2, 5, 7),
+        lambda repository: repository.remove_rating(2, 7),
+    ],
+)
+def test_write_to_an_unknown_movie_raises_and_stores_nothing(
+    repository: MovieRepository,
+    session: Session,
+    engine: Engine,
+    write: Callable[[MovieRepository], object],
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    with pytest.raises(MovieNotFound):
+        write(repository)
+
+    assert not session.in_transaction()
+    assert everything(engine) == before
+
+
+def test_create_missing_adds_only_new_titles(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, HEAT)
+    movies = [MovieCreate(title=title, year=2000) for title in ("Heat", "Ronin", "Ronin")]
+
+    created = repository.create_missing(movies)
+
+    assert created == 1
+    rows = [(row["title"], row["year"], row["search_title"]) for row in movie_rows(engine)]
+    assert rows == [("Heat", 1995, "heat"), ("Ronin", 2000, "ronin")]
+
+
+def test_create_missing_stores_nothing_when_its_source_fails(
+    repository: MovieRepository, session: Session, engine: Engine
+) -> None:
+    def source() -> Iterator[MovieCreate]:
+        yield MovieCreate(title="Heat", year=1995)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        repository.create_missing(source())
+
+    assert not session.in_transaction()
+    assert movie_rows(engine) == []
+
+
+WRITES: dict[str, Callable[[MovieRepository], object]] = {
+    "create": lambda repository: repository.create(title="Ronin", year=1998),
+    "create_missing": lambda repository: repository.create_missing(
+        [MovieCreate(title="Ronin", year=1998), MovieCreate(title="Alien", year=1979)]
+    ),
+    "update": lambda repository: repository.update(1, title="Ronin"),
+    "delete": lambda repository: repository.delete(1),
+    "add_rating, first": lambda repository: repository.add_rating(1, 1, user_id=8),
+    "add_rating, again": lambda repository: repository.add_rating(1, 1, user_id=7),
+    "add_rating, anonymous": lambda repository: repository.add_rating(1, 1),
+    "remove_rating": lambda repository: repository.remove_rating(1, user_id=7),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_write_is_committed_when_it_returns(
+    repository: MovieRepository, session: Session, engine: Engine, name: str
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    repository.add_rating(movie_id, 5, user_id=7)
+    before = everything(engine)
+
+    WRITES[name](repository)
+
+    # The session is still open: what it had not committed, nobody else would see.
+    assert everything(engine) != before
+    assert not session.in_transaction()
+
+
+@contextmanager
+def failing_at_statement(engine: Engine, number: int) -> Iterator[None]:
+    """Interrupt the statement with this number, counted from 1."""
+    statements = count(1)
+
+    def interrupt(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement != "BEGIN" and next(statements) == number:
+            raise Interrupted
+
+    event.listen(engine, "before_cursor_execute", interrupt)
+    yield
+    event.remove(engine, "before_cursor_execute", interrupt)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_write_that_fails_at_any_statement_leaves_nothing_behind(
+    repository: MovieRepository, session: Session, engine: Engine, name: str
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    repository.add_rating(movie_id, 5, user_id=7)
+    before = everything(engine)
+
+    for number in count(1):
+        try:
+            with failing_at_statement(engine, number):
+                WRITES[name](repository)
+        except Interrupted:
+            assert not session.in_transaction()
+            assert everything(engine) == before
+        else:
+            break
+
+    assert number > 1
+    assert everything(engine) != before
+    assert list(repository.problems()) == []
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_write_whose_commit_fails_leaves_nothing_behind(
+    repository: MovieRepository, session: Session, engine: Engine, name: str
+) -> None:
+    [movie_id] = store(engine, HEAT)
+    repository.add_rating(movie_id, 5, user_id=7)
+    before = everything(engine)
+
+    @event.listens_for(engine, "commit")
+    def interrupt(_connection: object) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        WRITES[name](repository)
+
+    event.remove(engine, "commit", interrupt)
+    assert not session.in_transaction()
+    assert everything(engine) == before
+
+
+# Several writers
+
+
+def in_threads(engine: Engine, work: Callable[[MovieRepository, int], None]) -> None:
+    """Do the work in several threads at once, each with a session of its own and a number."""
+    together = Barrier(THREADS)
+
+    def run(number: int) -> None:
+        with Session(engine) as session:
+            together.wait(timeout=30)
+            work(MovieRepository(session), number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(run, number) for number in range(1, THREADS + 1)]:
+            done.result()
+
+
+def test_threads_that_rate_the_same_movies_lose_no_update(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    movies = store(engine, HEAT, RONIN)
+    shared_user = 99
+
+    def rate(own_repository: MovieRepository, number: int) -> None:
+        for score in (1, 3, 5):
+            for movie_id in movies:
+                own_repository.add_rating(movie_id, score)
+                own_repository.add_rating(movie_id, score, user_id=number)
+                own_repository.add_rating(movie_id, score, user_id=shared_user)
+        own_repository.remove_rating(movies[0], user_id=number)
+
+    in_threads(engine, rate)
+
+    assert list(repository.problems()) == []
+    rows = rating_rows(engine)
+    own = sorted((row["movie_id"], row["user_id"], row["score"]) for row in rows if row["user_id"])
+    # Each thread's last rating of each movie is a five, whichever thread came last.
+    expected = [(movies[1], number, 5) for number in range(1, THREADS + 1)]
+    assert own == [(movies[0], shared_user, 5), *expected, (movies[1], shared_user, 5)]
+    assert sum(row["user_id"] is None for row in rows) == 3 * len(movies) * THREADS
+
+
+def test_threads_that_rate_a_movie_while_it_is_deleted_leave_no_orphans(engine: Engine) -> None:
+    [movie_id] = store(engine, HEAT)
+
+    def work(own_repository: MovieRepository, number: int) -> None:
+        try:
+            for score in (1, 2, 3, 4, 5):
+                own_repository.add_rating(movie_id, score)
+                if number == 1 and score == 3:
+                    own_repository.delete(movie_id)
+        except MovieNotFound:
+            return
+
+    in_threads(engine, work)
+
+    assert everything(engine) == ([], [])
+
+
+def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> None:
+    movies = [MovieCreate(title=title, year=2000) for title in ("One", "Two", "Three")]
+    created: list[int] = []
+
+    in_threads(engine, lambda own, _: created.append(own.create_missing(movies)))
+
+    assert sorted(created) == [0] * (THREADS - 1) + [len(movies)]
+    assert [row["title"] for row in movie_rows(engine)] == ["One", "Two", "Three"]
+
+
+def test_threads_that_create_one_title_let_one_of_them_win(engine: Engine) -> None:
+    refused: list[int] = []
+
+    def create(own_repository: MovieRepository, number: int) -> None:
+        try:
+            own_repository.create(title="Heat", year=1995)
+        except DuplicateTitle:
+            refused.append(number)
+
+    in_threads(engine, create)
+
+    assert len(refused) == THREADS - 1
+    assert [row["title"] for row in movie_rows(engine)] == ["Heat"]
+
+
+# Problems
+
+
+def behind_the_repository(engine: Engine, statement: str) -> None:
+    """Change the data without the foreign keys that would forbid it."""
+    if engine.dialect.name == "sqlite":
+        connection = sqlite3.connect(str(engine.url.database))
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
+    else:
+        with engine.begin() as session:
+            session.execute(text("SET LOCAL session_replication_role = replica"))
+            session.execute(text(statement))
+
+
+def test_sound_data_has_no_problems(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, *SAMPLES)
+
+    assert list(repository.problems()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE movie SET rating_count = 3 WHERE id = 1",
+        "UPDATE movie SET rating_sum = 8 WHERE id = 1",
+        "UPDATE movie SET average_rating = 4 WHERE id = 1",
+        "UPDATE movie SET weighted_rating = 4 WHERE id = 1",
+        "UPDATE movie SET weighted_rating = NULL WHERE id = 1",
+        "UPDATE movie SET rating_count = 0, rating_sum = 0, average_rating = NULL WHERE id = 1",
+        "UPDATE rating SET score = 5 WHERE id = 1",
+        "DELETE FROM rating WHERE id = 1",
+        "DELETE FROM rating WHERE movie_id = 1",
+    ],
+)
+def test_tallies_that_differ_from_the_ratings_are_a_problem(
+    repository: MovieRepository, engine: Engine, change: str
+) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (4, 5)))
+    store(engine, Sample("Ronin", 1998, "Action", (3,)))
+    behind_the_repository(engine, change)
+
+    problems = list(repository.problems())
+
+    assert problems == ["movie 1 (Heat): the tallies differ from its ratings"]
+
+
+def test_tallies_without_ratings_are_a_problem(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, HEAT)
+    behind_the_repository(
+        engine, "UPDATE movie SET rating_count = 1, rating_sum = 5, average_rating = 5"
+    )
+
+    problems = list(repository.problems())
+
+    assert problems == ["movie 1 (Heat): the tallies differ from its ratings"]
+
+
+def test_ratings_of_a_movie_that_is_gone_are_a_problem(
+    repository: MovieRepository, session: Session, engine: Engine
+) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (4, 5)))
+    store(engine, Sample("Ronin", 1998, "Action", (3,)))
+    behind_the_repository(engine, "DELETE FROM movie WHERE id = 1")
+
+    problems = list(repository.problems())
+
+    assert problems == ["2 rating(s) of movies that do not exist"]
+    assert session.execute(select(func.count()).select_from(RATING)).scalar_one() == 3
