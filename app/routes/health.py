@@ -18,5 +18,6 @@ async def health() -> Status:
 @router.get("/ready", summary="Can it serve?", responses=documented(503))
 def ready(session: SessionDep) -> Status:
     """The database answers and its schema is the one that this version needs."""
-    require_schema(session.connection())
+    with session.begin():
+        require_schema(session.connection())
     return Status()
