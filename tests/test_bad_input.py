@@ -1,0 +1,436 @@
+"""Whatever a client sends, it gets a 4xx that names what is wrong, and nothing is stored.
+
+The tables hold every input that pitfalls of this stack turn into a 500, and others of their kind.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from sqlalchemy import Engine
+
+from tests.helpers import Sample, movie_rows, rating_rows, store
+
+JSON = {"Content-Type": "application/json"}
+HEAT = Sample("Heat", 1995, "Crime", (4,))
+
+# JSON texts that are no whole number within any field's bounds.
+NOT_INTEGERS = (
+    "-1",
+    "-0",
+    "0",
+    "2147483648",
+    "1099511627776",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "1" + 400 * "0",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e400",
+    "2e3",
+    "3.0",
+    "2000.0",
+    "3.5",
+    "true",
+    "false",
+    '"3"',
+    '"2000"',
+    '""',
+    '"NaN"',
+    '"\\u0000"',
+    '"\\ud800"',
+    "[]",
+    "[2000]",
+    "{}",
+)
+# JSON texts that are neither a title nor a genre.
+NOT_TEXTS = (
+    '""',
+    '"   "',
+    '"\\t\\n\\u00a0\\u2003"',
+    '"\\u0000"',
+    '"a\\u0000b"',
+    '"\\ud800"',
+    '"a\\udfffb"',
+    '"\\ude00\\ud83d"',
+    '"' + 301 * "x" + '"',
+    "null",
+    "1",
+    "1.5",
+    "NaN",
+    "-Infinity",
+    "true",
+    "[]",
+    '["Heat"]',
+    "{}",
+    500 * "[" + 500 * "]",
+)
+MOVIE = {"title": '"Ronin"', "year": "1998", "genre": '"Action"'}
+RATING = {"movie_id": "1", "user_id": "7", "score": "5"}
+BAD_FIELDS = {
+    "title": NOT_TEXTS,
+    "genre": (*NOT_TEXTS, '"' + 101 * "x" + '"', '"Action|Drama"'),
+    "year": (*NOT_INTEGERS, "null", "1899", "2101"),
+    "movie_id": (*NOT_INTEGERS, "null"),
+    "user_id": NOT_INTEGERS,
+    "score": (*NOT_INTEGERS, "null", "6"),
+}
+WRITES_WITH_A_BODY = [
+    ("POST", "/movies", MOVIE),
+    ("PUT", "/movies/1", MOVIE),
+    ("PATCH", "/movies/1", MOVIE),
+    ("POST", "/ratings", RATING),
+]
+UNREADABLE_BODIES = (
+    b"",
+    b" ",
+    b"{",
+    b"}",
+    b'{"title": "Ronin", "year": 1998',
+    b'{"title": "Ronin", "year": 1998} and more',
+    b"{'title': 'Ronin', 'year': 1998}",
+    b'{"title": "Ronin", "year": 01998}',
+    b'{"title": "line\nbreak", "year": 1998}',
+    b'{"title": "Ronin", "year": ' + 5000 * b"9" + b"}",
+    b"title=Ronin&year=1998",
+    b"<movie/>",
+    b"nul",
+    b"\x00",
+    b"\xff\xfe",
+    b'{"title": "\xff", "year": 1998}',
+    b'{"title": "\xc3", "year": 1998}',
+    b'{"title": "\xed\xa0\x80", "year": 1998}',
+    b"null",
+    b"true",
+    b"1998",
+    b"NaN",
+    b'"Ronin"',
+    b"[]",
+    b'[{"title": "Ronin", "year": 1998}]',
+    20_000 * b"[",
+    20_000 * b"[" + 20_000 * b"]",
+    5000 * b'{"title":' + b"1" + 5000 * b"}",
+    b'{"comment": ' + 20_000 * b"[" + 20_000 * b"]" + b', "title": "Ronin", "year": 1998}',
+)
+NOT_JSON = (
+    b"",
+    b"text/plain",
+    b"text/json",
+    b"application/x-www-form-urlencoded",
+    b"multipart/form-data",
+    b"multipart/form-data; boundary=x",
+    b"application/octet-stream",
+    b"json",
+    b"\xe9",
+)
+BAD_IDS = (
+    "0",
+    "00",
+    "-0",
+    "-1",
+    "+1",
+    "1_0",
+    "1.0",
+    "1e0",
+    "0x1",
+    "%201",
+    "1%20",
+    "1%0A",
+    "1%09",
+    "1%00",
+    "%00",
+    "2147483648",
+    "9223372036854775807",
+    "9223372036854775808",
+    "-9223372036854775809",
+    5000 * "9",
+    "NaN",
+    "Infinity",
+    "true",
+    "null",
+    "heat",
+    "%D9%A1",
+    "%EF%BC%91",
+    "%C2%B2",
+    "%FF",
+    "%ED%A0%80",
+    "1;2",
+    "1,2",
+    "[1]",
+    "'1'",
+    "%F0%9F%98%80",
+)
+BAD_NUMBERS_IN_A_QUERY = (*BAD_IDS[2:], "", "+1", "1%2B")
+
+
+def refusal(response: Response) -> tuple[int, list[list[str | int]]]:
+    """Return a refusal's status and the places that it names, once its body is readable."""
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.content.isascii()
+    body = response.json()
+    assert list(body) == ["detail"]
+    if isinstance(body["detail"], str):
+        assert body["detail"]
+        return response.status_code, []
+    for problem in body["detail"]:
+        # The input itself is what no JSON can hold, at times.
+        assert set(problem) == {"type", "loc", "msg"}
+        assert problem["msg"]
+    return response.status_code, [problem["loc"] for problem in body["detail"]]
+
+
+def everything(engine: Engine) -> list[dict[str, Any]]:
+    """Return all that is stored."""
+    return movie_rows(engine) + rating_rows(engine)
+
+
+def body_of(fields: dict[str, str]) -> str:
+    """Return a JSON object of fields whose values are JSON already."""
+    return "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
+
+
+@pytest.mark.parametrize(("method", "path", "fields"), WRITES_WITH_A_BODY)
+def test_bad_value_of_a_field_is_a_422_that_names_the_field(
+    client: TestClient, engine: Engine, method: str, path: str, fields: dict[str, str]
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    cases = [(name, value) for name in fields for value in BAD_FIELDS[name]]
+
+    refusals = {
+        (name, value): refusal(
+            client.request(method, path, content=body_of({**fields, name: value}), headers=JSON)
+        )
+        for name, value in cases
+    }
+
+    assert refusals == {(name, value): (422, [["body", name]]) for name, value in cases}
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "named"),
+    [
+        ("POST /movies", {}, ["title", "year"]),
+        ("POST /movies", {"title": "Ronin"}, ["year"]),
+        ("POST /movies", {"Title": "Ronin", "YEAR": 1998}, ["title", "year"]),
+        ("POST /movies", {"title": "", "year": "x", "genre": 1}, ["title", "year", "genre"]),
+        ("PUT /movies/1", {"genre": "Drama"}, ["title", "year"]),
+        ("PATCH /movies/1", {"title": None, "year": None}, ["title", "year"]),
+        ("POST /ratings", {}, ["movie_id", "score"]),
+        ("POST /ratings", {"movie_id": 0, "user_id": 0, "score": 0}, [*RATING]),
+    ],
+)
+def test_every_field_that_is_missing_or_bad_is_named_at_once(
+    client: TestClient, engine: Engine, request_line: str, body: object, named: list[str]
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    response = client.request(*request_line.split(), json=body)
+
+    assert refusal(response) == (422, [["body", name] for name in named])
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize(("method", "path", "fields"), WRITES_WITH_A_BODY)
+def test_body_that_is_no_json_object_is_refused(
+    client: TestClient, engine: Engine, method: str, path: str, fields: dict[str, str]
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    refusals = {
+        body: refusal(client.request(method, path, content=body, headers=JSON))
+        for body in UNREADABLE_BODIES
+    }
+
+    assert {
+        body: status for body, (status, _) in refusals.items() if status not in (400, 422)
+    } == {}
+    for places in (places for status, places in refusals.values() if status == 422):
+        assert {place[0] for place in places} == {"body"}
+    assert everything(engine) == before
+    # What was refused keeps no later write waiting.
+    assert client.request(method, path, content=body_of(fields), headers=JSON).is_success
+
+
+@pytest.mark.parametrize(("method", "path", "fields"), WRITES_WITH_A_BODY)
+def test_body_that_is_not_sent_as_json_is_refused(
+    client: TestClient, engine: Engine, method: str, path: str, fields: dict[str, str]
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    refusals = {
+        kind: refusal(
+            client.request(method, path, content=body_of(fields), headers=[(b"Content-Type", kind)])
+        )
+        for kind in NOT_JSON
+    }
+
+    assert refusals == dict.fromkeys(NOT_JSON, (422, [["body"]]))
+    without_a_type = client.request(method, path, content=body_of(fields))
+    assert refusal(without_a_type) == (422, [["body"]])
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"],
+)
+def test_every_way_to_say_json_is_understood(client: TestClient, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+
+    response = client.post("/movies", content=body_of(MOVIE), headers=headers)
+
+    assert response.status_code == 201
+
+
+def test_surrogate_pair_is_the_character_that_it_stands_for(client: TestClient) -> None:
+    body = b'{"title": "\\ud83d\\ude00", "year": 2000}'
+
+    response = client.post("/movies", content=body, headers=JSON)
+
+    assert response.status_code == 201
+    assert response.json()["title"] == "😀"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameter"),
+    [
+        ("GET", "/movies/{}", "movie_id"),
+        ("PUT", "/movies/{}", "movie_id"),
+        ("PATCH", "/movies/{}", "movie_id"),
+        ("DELETE", "/movies/{}", "movie_id"),
+        ("DELETE", "/movies/{}/ratings/7", "movie_id"),
+        ("DELETE", "/movies/1/ratings/{}", "user_id"),
+    ],
+)
+def test_bad_id_in_the_path_is_a_422_that_names_the_parameter(
+    client: TestClient, engine: Engine, method: str, path: str, parameter: str
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    body = {"title": "Ronin", "year": 1998} if method in ("PUT", "PATCH") else None
+
+    refusals = {
+        bad: refusal(client.request(method, path.format(bad), json=body)) for bad in BAD_IDS
+    }
+
+    assert refusals == dict.fromkeys(BAD_IDS, (422, [["path", parameter]]))
+    assert everything(engine) == before
+
+
+def bad_queries(*names: str, values: Iterable[str]) -> dict[str, str]:
+    """Return query strings that each hold one bad value, and the parameter that has it."""
+    return {f"{name}={value}": name for name in names for value in values}
+
+
+NOT_SEARCHED = ("%00", "a%00b")
+NOT_A_GENRE = ("", "%20", "%00", "a%00b", 101 * "x")
+NOT_A_LIMIT = ("0", *BAD_NUMBERS_IN_A_QUERY)
+BAD_QUERIES = {
+    "/movies": {
+        **bad_queries("limit", values=(*NOT_A_LIMIT, "1001")),
+        **bad_queries("offset", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]),
+        **bad_queries("year_min", "year_max", values=(*NOT_A_LIMIT, "1899", "2101")),
+        **bad_queries("q", values=(*NOT_SEARCHED, 301 * "x")),
+        **bad_queries("genre", values=NOT_A_GENRE),
+        **bad_queries(
+            "sort",
+            values=("", "-", "--id", "%2Bid", "ID", "name", "search_title", "id,title", "id%00"),
+        ),
+    },
+    "/movies/top": {
+        **bad_queries("limit", values=(*NOT_A_LIMIT, "101")),
+        **bad_queries("min_ratings", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]),
+        **bad_queries("ranking", values=("", "Mean", "average", "mean%00")),
+        **bad_queries("genre", values=NOT_A_GENRE),
+    },
+    "/ratings": {
+        **bad_queries("limit", values=(*NOT_A_LIMIT, "1001")),
+        **bad_queries("offset", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]),
+        **bad_queries("movie_id", "user_id", values=NOT_A_LIMIT),
+    },
+}
+
+
+@pytest.mark.parametrize("path", BAD_QUERIES)
+def test_bad_query_parameter_is_a_422_that_names_it(client: TestClient, path: str) -> None:
+    queries = BAD_QUERIES[path]
+
+    refusals = {query: refusal(client.get(f"{path}?{query}")) for query in queries}
+
+    assert refusals == {query: (422, [["query", name]]) for query, name in queries.items()}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/movies", None),
+        ("POST", "/movies", {"title": "Ronin", "year": 1998}),
+        ("GET", "/movies/top", None),
+        ("GET", "/movies/1", None),
+        ("PUT", "/movies/1", {"title": "Ronin", "year": 1998}),
+        ("PATCH", "/movies/1", {"title": "Ronin"}),
+        ("DELETE", "/movies/1", None),
+        ("GET", "/ratings", None),
+        ("POST", "/ratings", {"movie_id": 1, "score": 5}),
+        ("DELETE", "/movies/1/ratings/7", None),
+    ],
+)
+def test_unknown_query_parameter_is_a_422_that_names_it_on_every_route(
+    client: TestClient, engine: Engine, method: str, path: str, body: object
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    names = {
+        "yaer_min=2000": "yaer_min",
+        "gener": "gener",
+        "LIMIT=1": "LIMIT",
+        "limit[]=1": "limit[]",
+        "q%20=heat": "q ",
+        "=1": "",
+        "?": "?",
+        "%00=1": "\0",
+        "%0D%0AX-Forged:%201": "\r\nX-Forged: 1",
+        "%FF=1": "\ufffd",
+        "%ED%A0%80=1": "\ufffd\ufffd\ufffd",
+        "\u00e9=1": "\u00e9",
+    }
+
+    refusals = {
+        query: refusal(client.request(method, f"{path}?{query}", json=body)) for query in names
+    }
+
+    assert refusals == {query: (422, [["query", name]]) for query, name in names.items()}
+    assert everything(engine) == before
+
+
+def test_page_or_method_that_does_not_exist_is_a_readable_error(client: TestClient) -> None:
+    expected = {
+        ("GET", "/"): 404,
+        ("GET", "/movie"): 404,
+        ("GET", "/movies/1/2"): 404,
+        ("GET", "/movies/1%2F2"): 404,
+        ("GET", "/movies/1/ratings"): 404,
+        ("GET", "/%00"): 404,
+        ("GET", "/%FF"): 404,
+        ("PUT", "/movies"): 405,
+        ("POST", "/movies/1"): 405,
+        ("POST", "/movies/top"): 405,
+        ("GET", "/movies/1/ratings/7"): 405,
+        ("PATCH", "/ratings"): 405,
+        ("POST", "/health"): 405,
+        ("TRACE", "/movies"): 405,
+        ("NONSENSE", "/movies"): 405,
+    }
+
+    refusals = {line: refusal(client.request(*line)) for line in expected}
+
+    assert refusals == {line: (status, []) for line, status in expected.items()}
