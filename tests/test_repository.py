@@ -368,7 +368,6 @@ def test_read_does_not_end_the_callers_transaction(
 ) -> None:
     store(engine, HEAT)
     session.add(Movie(title="Not yet committed", year=2000))
-    session.flush()
 
     READS[name](repository)
 
