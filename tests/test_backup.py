@@ -1,0 +1,162 @@
+"""``scripts/db.py backup``: a copy taken while others write, whole or not at all."""
+
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlmodel import Session
+
+from app.db import backup, create_db_engine
+from app.errors import SetupError
+from app.repository import MovieRepository
+from tests.helpers import rating_rows
+from tests.server import Commands, wait_until
+
+WRITERS = 2
+# A catalogue of one movie that takes a moment to copy. Its tallies are those of 30 thousand fours.
+FILL = """
+    INSERT INTO movie (id, title, search_title, year, rating_count, rating_sum,
+                       average_rating, weighted_rating)
+    VALUES (1, 'Heat', 'heat', 1995, 30000, 120000, 4.0, 120030.0 / 30010);
+    WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 30000)
+    INSERT INTO rating (movie_id, score, created_at) SELECT 1, 4, '2020-01-01 00:00:00' FROM count;
+"""
+
+
+@contextmanager
+def ratings_being_written(database_url: str) -> Iterator[list[int]]:
+    """Rate with several writers until the end of the block.
+
+    Yields:
+        The user ids of the ratings that are stored, which grows.
+    """
+    engine = create_db_engine(database_url)
+    stored: list[int] = []
+    enough = Event()
+
+    def write(first_user_id: int) -> None:
+        user_id = first_user_id
+        with Session(engine) as session:
+            while not enough.is_set():
+                MovieRepository(session).add_rating(1, user_id % 5 + 1, user_id)
+                stored.append(user_id)
+                user_id += WRITERS
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        writers = [pool.submit(write, first + 1) for first in range(WRITERS)]
+        try:
+            wait_until(lambda: len(stored) > 20, lambda: "nothing is written")
+            yield stored
+        finally:
+            enough.set()
+        for writer in writers:
+            writer.result()
+    engine.dispose()
+
+
+def user_ids(path: Path) -> set[int]:
+    """Return who has rated in a copy."""
+    engine = create_db_engine(f"sqlite:///{path}")
+    found = {row["user_id"] for row in rating_rows(engine)} - {None}
+    engine.dispose()
+    return found
+
+
+def test_a_copy_taken_while_others_write_passes_the_check(sqlite_url: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "movies.db")) as connection:
+        connection.executescript(FILL)
+    copy = tmp_path / "copy.db"
+
+    with ratings_being_written(sqlite_url) as stored:
+        before = set(stored)
+        finished = Commands(tmp_path, database_url=sqlite_url).database("backup", "copy.db")
+    checked = Commands(tmp_path, database_url=f"sqlite:///{copy}").database("check")
+
+    assert (finished.exit_code, finished.output) == (0, "Copied to copy.db\n"), finished.errors
+    assert (checked.exit_code, checked.output) == (0, "Database sound\n"), checked.errors
+    # The copy is of one moment: each writer's ratings up to then, and none after.
+    copied = user_ids(copy)
+    assert before <= copied <= set(stored)
+    for first in range(WRITERS):
+        of_writer = sorted(user_id for user_id in copied if user_id % WRITERS == first)
+        assert of_writer == list(range(of_writer[0], of_writer[-1] + 1, WRITERS))
+
+
+def test_the_service_runs_on_a_copy(sqlite_url: str, tmp_path: Path) -> None:
+    engine = create_db_engine(sqlite_url)
+    with Session(engine) as session:
+        movie = MovieRepository(session).create(title="Heat", year=1995)
+    engine.dispose()
+
+    backup(sqlite_url, tmp_path / "copy.db")
+
+    engine = create_db_engine(f"sqlite:///{tmp_path / 'copy.db'}")
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        assert repository.list() == [movie]
+        repository.add_rating(movie.id, 5, 1)
+        assert repository.get(movie.id).rating_count == 1
+    engine.dispose()
+
+
+def test_a_file_that_exists_is_not_overwritten(sqlite_url: str, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    target.write_text("my only copy")
+
+    finished = Commands(tmp_path, database_url=sqlite_url).database("backup", str(target))
+
+    assert (finished.exit_code, finished.output) == (1, "")
+    assert finished.errors == f"{target} exists and is not overwritten.\nName another file.\n"
+    assert target.read_text() == "my only copy"
+
+
+def test_a_copy_that_was_cut_off_is_not_in_the_way_of_the_next(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "copy.db.unfinished").write_text("half")
+
+    backup(sqlite_url, tmp_path / "copy.db")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
+
+
+def test_postgresql_is_left_to_pg_dump(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"^This copies SQLite files. For PostgreSQL, run pg_dump"):
+        backup("postgresql+psycopg://postgres@127.0.0.1/test", tmp_path / "copy.db")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_needs_its_folder(sqlite_url: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupError) as error:
+        backup(sqlite_url, tmp_path / "missing" / "copy.db")
+
+    assert str(error.value) == (
+        f"There is no folder {tmp_path / 'missing'}.\nMake it, or name another file."
+    )
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_copy_needs_a_database(tmp_path: Path) -> None:
+    with pytest.raises(SetupError) as error:
+        backup(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "copy.db")
+
+    assert str(error.value) == (
+        f"There is no database at {tmp_path / 'none.db'}.\nRun: uv run python scripts/db.py migrate"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_a_database_is_not_copied(tmp_path: Path) -> None:
+    letters = tmp_path / "letters.txt"
+    letters.write_text("Dear Sir or Madam, " * 1000)
+
+    with pytest.raises(SetupError) as error:
+        backup(f"sqlite:///{letters}", tmp_path / "copy.db")
+
+    assert str(error.value).startswith(f"{letters} is not a SQLite database.")
+    assert list(tmp_path.iterdir()) == [letters]

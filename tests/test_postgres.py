@@ -1,0 +1,291 @@
+"""PostgreSQL: the faults that only it has, and that it sorts and searches as SQLite does."""
+
+import random
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Connection, NullPool, create_engine, event
+from sqlmodel import Session
+
+from app.config import Settings
+from app.main import create_app
+from app.repository import MovieRepository
+from tests.conftest import POSTGRES_URL
+from tests.helpers import rating_rows
+
+needs_postgresql = pytest.mark.skipif(
+    POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server"
+)
+READ_ONLY_IS_500 = pytest.mark.xfail(
+    reason="a server that takes no writes, such as a standby, is answered as an unforeseen error"
+)
+
+OUT_OF_REACH = {"detail": "The database cannot be used at the moment"}
+BUSY = {"detail": "The database is busy, try again in a moment"}
+FULL = {"detail": "The database's disk is full, nothing was stored"}
+FIVE_STARS = {"movie_id": 1, "user_id": 1, "score": 5}
+
+# Mixed case, accents, letters that grow when their case is folded, what LIKE takes for a pattern,
+# several scripts, and characters past the first plane, which sorting by UTF-16 would misplace.
+TITLES = (
+    "Heat", "heat", "HEAT 2", "Heat!", "heat's end", "(Heat)", "100% Wolf", "1001 Wolves",
+    "snake_case", "snakeXcase", "back\\slash", "back/slash", '"Quoted"', "'Quoted'", "[REC]",
+    "*batteries", "Amélie", "AMÉLIE", "amelie", "Ame\u0301lie", "Éternité", "éternité", "Zebra",
+    "zebra", "Æon Flux", "Œuvre", "œuvre", "Straße", "STRASSE", "\u0130stanbul", "\u0131spanak",
+    "\u039f\u0394\u03a5\u03a3\u03a3\u0395\u03a5\u03a3", "Οδυσσέας", "Дом", "дом", "東京物語",
+    "千と千尋", "שלום", "\ufb01lm", "\uffee end of the plane", "😀 smile", "😀Smile",
+    "\U0001d573eat", "𐐀 Deseret", "𐐨 deseret", "a b", "a-b", "a.b", "ab", "aB", "Ab",
+)  # fmt: skip
+
+
+@pytest.fixture
+def catalogue(repository: MovieRepository) -> list[str]:
+    """The titles above, stored in an order that is none."""
+    titles = sorted(TITLES, key=lambda title: title[::-1])
+    for title in titles:
+        repository.create(title=title, year=2000)
+    return titles
+
+
+@pytest.mark.parametrize("sort", ["title", "-title"])
+def test_titles_sort_by_code_point(client: TestClient, catalogue: list[str], sort: str) -> None:
+    movies = client.get("/movies", params={"sort": sort, "limit": 1000}).json()
+
+    expected = sorted(catalogue, reverse=sort.startswith("-"))
+    assert [movie["title"] for movie in movies] == expected
+
+
+def test_titles_that_tie_rank_by_code_point(client: TestClient, catalogue: list[str]) -> None:
+    movies = client.get("/movies/top", params={"limit": 100}).json()
+
+    assert [movie["title"] for movie in movies] == sorted(catalogue)
+
+
+def test_a_search_finds_every_title_that_holds_its_text_in_any_case(
+    repository: MovieRepository, catalogue: list[str]
+) -> None:
+    characters = {character for title in catalogue for character in title}
+    pairs = {title[start : start + 2] for title in catalogue for start in range(len(title))}
+    searches = characters | pairs | {title.swapcase() for title in catalogue} | {"%", "_", "\\%"}
+
+    found = {
+        search: [movie.title for movie in repository.list(q=search, limit=1000)]
+        for search in searches
+    }
+
+    assert found == {
+        search: sorted(title for title in catalogue if search.casefold() in title.casefold())
+        for search in searches
+    }
+
+
+@pytest.fixture
+def service(postgres_url: str) -> Iterator[TestClient]:
+    """A client of the application on PostgreSQL, with one movie."""
+    app = create_app(Settings(database_url=postgres_url, auto_setup=False))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.post("/movies", json={"title": "Heat", "year": 1995}).status_code == 201
+        yield client
+
+
+@pytest.fixture
+def administrator(postgres_url: str) -> Iterator[Connection]:
+    """A connection of somebody else, whose statements take effect at once."""
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection
+
+
+def end_backends(administrator: Connection) -> int:
+    """End the server's side of every other connection, as its restart does.
+
+    Returns:
+        How many there were.
+    """
+    # It waits up to a minute for each to be gone.
+    ended = administrator.exec_driver_sql(
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    return len(ended.all())
+
+
+@contextmanager
+def fault(administrator: Connection, statement: str, *, at_commit: bool = False) -> Iterator[None]:
+    """Let PostgreSQL run a statement of PL/pgSQL when a rating is inserted, or when it commits."""
+    administrator.exec_driver_sql(
+        "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN {statement}; RETURN NEW; END $$"
+    )
+    timing = (
+        "CONSTRAINT TRIGGER fault AFTER INSERT ON rating DEFERRABLE INITIALLY DEFERRED"
+        if at_commit
+        else "TRIGGER fault BEFORE INSERT ON rating"
+    )
+    administrator.exec_driver_sql(f"CREATE {timing} FOR EACH ROW EXECUTE FUNCTION fault()")
+    try:
+        yield
+    finally:
+        administrator.exec_driver_sql("DROP FUNCTION fault CASCADE")
+
+
+def application(client: TestClient) -> FastAPI:
+    """Return the application that a client talks to."""
+    assert isinstance(client.app, FastAPI)
+    return client.app
+
+
+@needs_postgresql
+def test_the_pool_survives_a_restart_of_the_server(
+    service: TestClient, administrator: Connection
+) -> None:
+    engine = application(service).state.engine
+    with ExitStack() as connections:
+        for _ in range(10):
+            connections.enter_context(engine.connect())
+
+    ended = end_backends(administrator)
+    with ThreadPoolExecutor(8) as pool:
+        ratings = [
+            pool.submit(service.post, "/ratings", json=FIVE_STARS | {"user_id": user_id})
+            for user_id in range(1, 31)
+        ]
+        statuses = {rating.result().status_code for rating in ratings}
+
+    assert ended >= 10
+    assert statuses == {204}
+    assert service.get("/movies/1").json()["rating_count"] == 30
+
+
+@needs_postgresql
+@pytest.mark.parametrize("at_commit", [False, True], ids=["at the insert", "at the commit"])
+def test_a_connection_that_breaks_within_a_request_is_503_and_stores_nothing(
+    service: TestClient, administrator: Connection, *, at_commit: bool
+) -> None:
+    breaks = "PERFORM pg_terminate_backend(pg_backend_pid())"
+    with fault(administrator, breaks, at_commit=at_commit):
+        broken = service.post("/ratings", json=FIVE_STARS)
+    stored = rating_rows(application(service).state.engine)
+    again = service.post("/ratings", json=FIVE_STARS)
+
+    assert (broken.status_code, broken.json()) == (503, OUT_OF_REACH)
+    assert broken.headers["Retry-After"] == "1"
+    assert stored == []
+    assert again.status_code == 204
+    assert service.get("/movies/1").json()["rating_count"] == 1
+
+
+@needs_postgresql
+@pytest.mark.parametrize(
+    ("sqlstate", "status", "body"),
+    [
+        pytest.param("40P01", 503, BUSY, id="deadlock"),
+        pytest.param("40001", 503, BUSY, id="serialization failure"),
+        pytest.param("55P03", 503, BUSY, id="lock timeout"),
+        pytest.param("57014", 503, OUT_OF_REACH, id="statement timeout"),
+        pytest.param("53200", 503, OUT_OF_REACH, id="out of memory"),
+        pytest.param("25006", 503, OUT_OF_REACH, id="read-only", marks=READ_ONLY_IS_500),
+        pytest.param("53100", 507, FULL, id="disk full"),
+    ],
+)
+def test_an_error_that_passes_has_an_answer_of_its_own_and_stores_nothing(
+    service: TestClient,
+    administrator: Connection,
+    sqlstate: str,
+    status: int,
+    body: dict[str, str],
+) -> None:
+    with fault(administrator, f"RAISE SQLSTATE '{sqlstate}'"):
+        refused = service.post("/ratings", json=FIVE_STARS)
+        read = service.get("/movies/1")
+    again = service.post("/ratings", json=FIVE_STARS)
+
+    assert (refused.status_code, refused.json()) == (status, body)
+    assert refused.headers.get("Retry-After") == ("1" if status == 503 else None)
+    assert (read.status_code, read.json()["rating_count"]) == (200, 0)
+    assert again.status_code == 204
+
+
+@needs_postgresql
+def test_a_server_out_of_reach_is_503_until_it_is_back(
+    service: TestClient, administrator: Connection
+) -> None:
+    engine = application(service).state.engine
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed_port = unused.getsockname()[1]
+
+    def elsewhere(_dialect: object, _entry: object, _args: object, kwargs: dict[str, Any]) -> None:
+        kwargs["port"] = closed_port
+
+    event.listen(engine, "do_connect", elsewhere)
+    end_backends(administrator)
+    failures = [
+        service.get("/movies"),
+        service.get("/movies/1"),
+        service.post("/movies", json={"title": "Alien", "year": 1979}),
+        service.post("/ratings", json=FIVE_STARS),
+        service.get("/ready"),
+    ]
+    health = service.get("/health")
+    event.remove(engine, "do_connect", elsewhere)
+    back = [
+        service.get("/ready"),
+        service.get("/movies"),
+        service.post("/ratings", json=FIVE_STARS),
+    ]
+
+    assert [(failure.status_code, failure.json()) for failure in failures] == [
+        (503, OUT_OF_REACH)
+    ] * len(failures)
+    assert {failure.headers["Retry-After"] for failure in failures} == {"1"}
+    assert (health.status_code, health.json()) == (200, {"status": "ok"})
+    assert [response.status_code for response in back] == [200, 200, 204]
+
+
+@needs_postgresql
+def test_changes_of_the_same_movies_at_once_neither_deadlock_nor_miscount(
+    service: TestClient,
+) -> None:
+    # The newest come last. Some of them are gone by the time that they are rated.
+    movie_ids = [1]
+    allowed = {"add": {201, 409}, "remove": {204, 404}, "rate": {204, 404}, "take back": {204, 404}}
+
+    def change(seed: int) -> list[str]:
+        choices = random.Random(seed)  # noqa: S311 - a repeatable choice, no secret
+        unforeseen = []
+        for _ in range(60):
+            action = choices.choices(["add", "remove", "rate", "take back"], [3, 2, 12, 4])[0]
+            movie_id, user_id = choices.choice(movie_ids[-3:]), choices.randint(1, 3)
+            match action:
+                case "add":
+                    title = f"Movie {choices.randint(1, 4)}"
+                    response = service.post("/movies", json={"title": title, "year": 2000})
+                    if response.status_code == 201:
+                        movie_ids.append(response.json()["id"])
+                case "remove":
+                    response = service.delete(f"/movies/{movie_id}")
+                case "rate":
+                    user = choices.choice([None, user_id])
+                    rating = {"movie_id": movie_id, "user_id": user, "score": choices.randint(1, 5)}
+                    response = service.post("/ratings", json=rating)
+                case _:
+                    response = service.delete(f"/movies/{movie_id}/ratings/{user_id}")
+            if response.status_code not in allowed[action]:
+                unforeseen.append(f"{action}: {response.status_code} {response.text}")
+        return unforeseen
+
+    with ThreadPoolExecutor(12) as pool:
+        unforeseen = [line for lines in pool.map(change, range(12)) for line in lines]
+
+    with Session(application(service).state.engine) as session:
+        problems = list(MovieRepository(session).problems())
+    assert unforeseen == []
+    assert problems == []
+    assert len(movie_ids) > 10
