@@ -1,0 +1,113 @@
+"""The operations that the OpenAPI document lists, as requests that can be sent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, select
+from sqlmodel import Session, SQLModel
+
+from app.main import app
+from app.repository import MovieRepository
+from app.seed import STARTER_MOVIES
+
+DOCUMENT: dict[str, Any] = app.openapi()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of the OpenAPI document.
+
+    Attributes:
+        method: in capitals.
+        path: as documented, with the names of its parameters in braces.
+        description: the operation's part of the document.
+    """
+
+    method: str
+    path: str
+    description: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return what names it in a test report."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes what is stored."""
+        return self.method != "GET"
+
+    @property
+    def url(self) -> str:
+        """The path with the documented examples of its parameters."""
+        values = {
+            parameter["name"]: examples_of(parameter)[0] for parameter in self.parameters("path")
+        }
+        return self.path.format(**values)
+
+    @property
+    def body(self) -> object:
+        """The first documented example of a body, None where it has no body."""
+        examples = self.bodies
+        return examples[0] if examples else None
+
+    @property
+    def bodies(self) -> list[object]:
+        """The documented examples of a body."""
+        if "requestBody" not in self.description:
+            return []
+        content = self.description["requestBody"]["content"]["application/json"]
+        return examples_of(content)
+
+    def parameters(self, place: str) -> list[dict[str, Any]]:
+        """Return what is documented of its parameters in a place, ``path`` or ``query``."""
+        return [
+            parameter
+            for parameter in self.description.get("parameters", [])
+            if parameter["in"] == place
+        ]
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema, or the one that it refers to."""
+    reference: str | None = schema.get("$ref")
+    if reference is None:
+        return schema
+    found: dict[str, Any] = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
+    return found
+
+
+def examples_of(described: dict[str, Any]) -> list[Any]:
+    """Return the examples of a parameter or of a kind of content, wherever they are documented."""
+    examples = [example["value"] for example in described.get("examples", {}).values()]
+    if "example" in described:
+        examples.append(described["example"])
+    return [*examples, *resolved(described["schema"]).get("examples", [])]
+
+
+def _operations() -> Iterator[Operation]:
+    for path, item in DOCUMENT["paths"].items():
+        for method, description in item.items():
+            yield Operation(method.upper(), path, description)
+
+
+OPERATIONS = list(_operations())
+WRITING = [operation for operation in OPERATIONS if operation.writes]
+READING = [operation for operation in OPERATIONS if not operation.writes]
+
+
+def store_what_examples_name(engine: Engine) -> None:
+    """Store the starter movies and the rating that the documented examples speak of."""
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        repository.create_missing(STARTER_MOVIES)
+        repository.add_rating(movie_id=1, user_id=42, score=4)
+
+
+def all_rows(engine: Engine) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of every table, seen from a session of their own."""
+    with Session(engine) as session:
+        return [
+            [tuple(row) for row in session.execute(select(*table.c).order_by(table.c.id))]
+            for table in SQLModel.metadata.sorted_tables
+        ]

@@ -1,0 +1,166 @@
+"""With MOVIE_API_KEY set, whatever writes needs the key; reads stay open."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from app.config import Settings, load_settings
+from tests.operations import (
+    DOCUMENT,
+    OPERATIONS,
+    READING,
+    WRITING,
+    Operation,
+    all_rows,
+    store_what_examples_name,
+)
+from tests.server import running_server
+
+KEY = "The-Right-Key-0815"
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings with an API key."""
+    return Settings(database_url=database_url, auto_setup=False, api_key=SecretStr(KEY))
+
+
+def send(client: TestClient, operation: Operation, key: bytes | None = None) -> tuple[int, object]:
+    """Send an operation's example, and return the status and the JSON of the answer."""
+    headers = {} if key is None else {b"X-API-Key": key}
+    response = client.request(operation.method, operation.url, json=operation.body, headers=headers)
+    assert response.headers["X-Trace-Id"]
+    assert (response.headers.get("WWW-Authenticate") == "ApiKey") == (response.status_code == 401)
+    return response.status_code, response.json() if response.content else None
+
+
+def test_the_document_lists_what_writes() -> None:
+    assert [str(operation) for operation in WRITING] == [
+        "POST /movies",
+        "PUT /movies/{movie_id}",
+        "PATCH /movies/{movie_id}",
+        "DELETE /movies/{movie_id}",
+        "DELETE /movies/{movie_id}/ratings/{user_id}",
+        "POST /ratings",
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        b"",
+        b"wrong",
+        KEY[:-1].encode(),
+        KEY.encode() + b"x",
+        KEY.lower().encode(),
+        "Schlüssel".encode(),
+        b"\xff\xfe\x80",
+        b"x" * 100_000,
+    ],
+    ids=["none", "empty", "wrong", "shorter", "longer", "lower", "utf-8", "bytes", "huge"],
+)
+def test_writing_without_the_key_is_401_and_stores_nothing(
+    client: TestClient, engine: Engine, key: bytes | None
+) -> None:
+    store_what_examples_name(engine)
+    before = all_rows(engine)
+
+    answers = {str(operation): send(client, operation, key) for operation in WRITING}
+
+    refusal = {"detail": "This needs the service's API key in the header X-API-Key"}
+    assert answers == {str(operation): (401, refusal) for operation in WRITING}
+    assert all_rows(engine) == before
+
+
+@pytest.mark.parametrize("operation", WRITING, ids=str)
+def test_writing_with_the_key_stores(
+    client: TestClient, engine: Engine, operation: Operation
+) -> None:
+    store_what_examples_name(engine)
+    before = all_rows(engine)
+
+    status, _ = send(client, operation, KEY.encode())
+
+    assert status in {200, 201, 204}
+    assert all_rows(engine) != before
+
+
+@pytest.mark.parametrize("key", [None, b"wrong"])
+def test_reading_needs_no_key(client: TestClient, engine: Engine, key: bytes | None) -> None:
+    store_what_examples_name(engine)
+
+    statuses = {str(operation): send(client, operation, key)[0] for operation in READING}
+
+    assert statuses == {str(operation): 200 for operation in READING}
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_the_documentation_needs_no_key(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+def test_the_key_goes_before_what_is_wrong_with_the_request(client: TestClient) -> None:
+    response = client.post("/movies?typo=1", json={"year": "soon"})
+
+    assert response.status_code == 401
+
+
+def test_the_document_asks_for_the_key_where_it_is_needed_and_nowhere_else() -> None:
+    scheme, definition = next(iter(DOCUMENT["components"]["securitySchemes"].items()))
+
+    assert len(DOCUMENT["components"]["securitySchemes"]) == 1
+    assert definition["type"] == "apiKey"
+    assert definition["in"] == "header"
+    assert definition["name"] == "X-API-Key"
+    assert definition["description"]
+    assert "security" not in DOCUMENT
+    for operation in OPERATIONS:
+        needed: list[dict[str, list[str]]] = [{scheme: []}] if operation.writes else []
+        assert operation.description.get("security", []) == needed, str(operation)
+        assert ("401" in operation.description["responses"]) == operation.writes, str(operation)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_key_is_never_logged(tmp_path: Path, sqlite_url: str, log_format: str) -> None:
+    with running_server(
+        tmp_path,
+        database_url=sqlite_url,
+        auto_setup="false",
+        api_key=KEY,
+        log_level="DEBUG",
+        log_format=log_format,
+    ) as server:
+        with server.client() as client:
+            body = {"title": "Arrival", "year": 2016}
+            statuses = [
+                client.post("/movies", json=body, headers={"X-API-Key": key}).status_code
+                for key in (KEY, KEY, f"{KEY}-wrong")
+            ]
+        server.stop()
+        log = "\n".join(server.lines())
+
+    assert statuses == [201, 409, 401]
+    assert "movie.created" in log
+    assert KEY not in log
+
+
+def test_the_settings_show_no_key(settings: Settings) -> None:
+    assert KEY not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize("key", ["", "two words", "Schlüssel", "line\nbreak"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MOVIE_API_KEY", key)
+
+    with pytest.raises(SystemExit) as ended:
+        load_settings()
+
+    message = str(ended.value)
+    assert "MOVIE_API_KEY" in message
+    assert not key or key not in message

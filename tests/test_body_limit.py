@@ -1,0 +1,212 @@
+"""A body over MOVIE_MAX_BODY_BYTES is 413, announced or in chunks, in the shape of all errors."""
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from app.config import Settings
+from app.main import create_app
+from tests.operations import WRITING, Operation, all_rows, store_what_examples_name
+from tests.server import DEADLINE_SECONDS, Server, running_server
+
+LIMIT = 2048
+REFUSAL = {"detail": f"The body is over {LIMIT} bytes"}
+WITH_BODY = [operation for operation in WRITING if operation.body is not None]
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings with a small bound."""
+    return Settings(database_url=database_url, auto_setup=False, max_body_bytes=LIMIT)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Server]:
+    """A real server with a small bound, for all tests here: none leaves anything in it."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(sqlite_template, folder / "movies.db")
+    with running_server(
+        folder,
+        database_url=f"sqlite:///{folder / 'movies.db'}",
+        auto_setup="false",
+        max_body_bytes=str(LIMIT),
+    ) as server:
+        yield server
+
+
+def padded(body: object, size: int) -> bytes:
+    """Return a body as JSON of so many bytes, with spaces at its end."""
+    return json.dumps(body).encode().ljust(size)
+
+
+def in_chunks(body: bytes) -> Iterator[bytes]:
+    """Yield a body in parts, which httpx sends without announcing their sum."""
+    for start in range(0, len(body), 500):
+        yield body[start : start + 500]
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_a_body_at_the_bound_passes_and_one_byte_more_is_413(
+    client: TestClient, engine: Engine, operation: Operation
+) -> None:
+    store_what_examples_name(engine)
+    before = all_rows(engine)
+    headers = {"Content-Type": "application/json", "X-Trace-Id": "mine"}
+
+    refused = client.request(
+        operation.method,
+        operation.url,
+        content=padded(operation.body, LIMIT + 1),
+        headers=headers,
+    )
+    rows_after_the_refusal = all_rows(engine)
+    accepted = client.request(
+        operation.method, operation.url, content=padded(operation.body, LIMIT), headers=headers
+    )
+
+    assert (refused.status_code, refused.json()) == (413, REFUSAL)
+    assert refused.headers["Content-Type"] == "application/json"
+    assert refused.headers["X-Trace-Id"] == "mine"
+    assert refused.headers["X-Content-Type-Options"] == "nosniff"
+    assert rows_after_the_refusal == before
+    assert accepted.is_success
+    assert all_rows(engine) != before
+
+
+def test_every_operation_with_a_body_is_bounded() -> None:
+    assert {str(operation) for operation in WITH_BODY} == {
+        str(operation) for operation in WRITING if "requestBody" in operation.description
+    }
+    for operation in WITH_BODY:
+        assert "413" in operation.description["responses"], str(operation)
+
+
+def test_the_default_bound_is_64_kib(sqlite_url: str) -> None:
+    app = create_app(Settings(database_url=sqlite_url, auto_setup=False))
+    movie = {"title": "Arrival", "year": 2016}
+    headers = {"Content-Type": "application/json"}
+    with TestClient(app) as client:
+        refused = client.post("/movies", content=padded(movie, 65_537), headers=headers)
+        accepted = client.post("/movies", content=padded(movie, 65_536), headers=headers)
+
+    assert (refused.status_code, accepted.status_code) == (413, 201)
+    assert refused.json() == {"detail": "The body is over 65536 bytes"}
+
+
+def test_the_bound_comes_before_what_is_in_the_body(client: TestClient) -> None:
+    response = client.post("/movies", content=b"not JSON " * LIMIT)
+
+    assert (response.status_code, response.json()) == (413, REFUSAL)
+
+
+@pytest.mark.parametrize("size", [LIMIT + 1, 50 * LIMIT])
+def test_chunks_over_the_bound_are_413_on_a_real_server(server: Server, size: int) -> None:
+    movie = {"title": "Arrival", "year": 2016}
+    headers = {"Content-Type": "application/json", "X-Trace-Id": "mine"}
+
+    def post(client: httpx.Client, size: int) -> httpx.Response:
+        return client.post("/movies", content=in_chunks(padded(movie, size)), headers=headers)
+
+    with server.client() as client:
+        refused = post(client, size)
+        titles = [movie["title"] for movie in client.get("/movies").json()]
+        accepted = post(client, LIMIT)
+        deleted = client.delete(accepted.headers["Location"])
+
+    assert refused.request.headers["Transfer-Encoding"] == "chunked"
+    assert (refused.status_code, refused.json()) == (413, REFUSAL)
+    assert refused.headers["X-Trace-Id"] == "mine"
+    assert titles == []
+    assert (accepted.status_code, deleted.status_code) == (201, 204)
+
+
+def exchange(server: Server, *parts: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send raw bytes and return the answer's status, headers and body.
+
+    The connection stays open for writing, so an answer comes before the request has ended, or
+    the socket times out.
+    """
+    address = urlsplit(server.url)
+    with socket.create_connection(
+        (address.hostname, address.port), timeout=DEADLINE_SECONDS
+    ) as connection:
+        for part in parts:
+            connection.sendall(part)
+        with connection.makefile("rb") as stream:
+            status = int(stream.readline().split()[1])
+            headers: dict[str, str] = {}
+            while line := stream.readline().strip():
+                name, _, value = line.decode("latin-1").partition(": ")
+                headers[name.lower()] = value
+            return status, headers, stream.read(int(headers["content-length"]))
+
+
+def request_head(method: str, path: str, *headers: str) -> bytes:
+    """Return a request up to its body."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: test", "X-Trace-Id: raw-1", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+JSON_BODY = "Content-Type: application/json"
+LARGE_CHUNK = b"400\r\n" + b" " * 0x400 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [request_head("POST", "/movies", JSON_BODY, f"Content-Length: {LIMIT + 1}")],
+        [request_head("PUT", "/movies/1", JSON_BODY, f"Content-Length: {2**63 - 1}")],
+        [
+            request_head(
+                "POST",
+                "/movies",
+                JSON_BODY,
+                f"Content-Length: {LIMIT + 1}",
+                "Expect: 100-continue",
+            )
+        ],
+        [
+            request_head("POST", "/ratings", JSON_BODY, "Transfer-Encoding: chunked"),
+            *[LARGE_CHUNK] * 3,
+        ],
+    ],
+    ids=["announced", "announced-huge", "asks-first", "chunks-without-end"],
+)
+def test_the_refusal_does_not_wait_for_the_rest_of_the_body(
+    server: Server, parts: list[bytes]
+) -> None:
+    status, headers, body = exchange(server, *parts)
+
+    assert (status, json.loads(body)) == (413, REFUSAL)
+    assert headers["content-type"] == "application/json"
+    assert headers["x-trace-id"] == "raw-1"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [request_head("GET", "/movies", "Content-Length: 4"), b"null"],
+        [request_head("GET", "/movies", "Content-Length: 0")],
+        [request_head("GET", "/movies", "Transfer-Encoding: chunked"), b"4\r\nnull\r\n0\r\n\r\n"],
+        [request_head("GET", "/movies", "Content-Length: 9999999")],
+        [request_head("GET", "/movies", "Transfer-Encoding: chunked"), *[LARGE_CHUNK] * 3],
+    ],
+    ids=["small", "empty", "chunked", "large", "chunks-without-end"],
+)
+def test_a_read_takes_no_notice_of_a_body_and_does_not_wait_for_it(
+    server: Server, parts: list[bytes]
+) -> None:
+    for _ in range(2):  # asked of the database, then answered from memory
+        status, headers, body = exchange(server, *parts)
+
+        assert (status, body) == (200, b"[]")
+        assert headers["x-trace-id"] == "raw-1"

@@ -1,0 +1,713 @@
+"""The read cache: a repeated read costs no query, and no read is ever behind the database."""
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fastapi import FastAPI, Response
+from fastapi.testclient import TestClient
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlmodel import Session
+
+from app.config import Settings
+from app.db import create_db_engine, get_session
+from app.dependencies import get_repository
+from app.main import create_app
+from app.read_cache import ENTRY_OVERHEAD, ReadCacheMiddleware
+from app.repository import MovieRepository
+from tests.conftest import POSTGRES_URL
+from tests.server import DEADLINE_SECONDS, Server, running_server
+
+USER = 7
+READS = [
+    "/movies",
+    "/movies?genre=sci-fi&sort=-year&limit=2&offset=1",
+    "/movies/1",
+    "/movies/top?ranking=weighted",
+    "/ratings",
+    "/ratings?movie_id=1",
+]
+ROUNDS = 300
+
+
+class Write(NamedTuple):
+    """A request that changes what at least one of READS answers."""
+
+    method: str
+    path: str
+    body: dict[str, object] | None = None
+
+
+WRITES = [
+    Write("POST", "/movies", {"title": "Stalker", "year": 1979, "genre": "Sci-Fi"}),
+    Write("PUT", "/movies/1", {"title": "Zodiac (2007)", "year": 2008}),
+    Write("PATCH", "/movies/1", {"genre": "Drama"}),
+    Write("DELETE", "/movies/1"),
+    Write("POST", "/ratings", {"movie_id": 1, "user_id": USER, "score": 5}),
+    Write("POST", "/ratings", {"movie_id": 1, "score": 5}),
+    Write("DELETE", f"/movies/1/ratings/{USER}"),
+]
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """Nothing but SQLite has this cache."""
+    return sqlite_url
+
+
+@pytest.fixture
+def _catalogue(repository: MovieRepository) -> None:
+    """Movies with ratings."""
+    for title, year, genre in (
+        ("Zodiac", 2007, "Crime"),
+        ("Solaris", 1972, "Sci-Fi"),
+        ("Alien", 1979, "Sci-Fi"),
+        ("Metropolis", 1927, "Sci-Fi"),
+    ):
+        repository.create(title=title, year=year, genre=genre)
+    repository.add_rating(1, 2, USER)
+    repository.add_rating(1, 4)
+    repository.add_rating(2, 5)
+
+
+@pytest.fixture
+def uncached(settings: Settings) -> Iterator[TestClient]:
+    """A client of the service without the cache, on the same database."""
+    app = create_app(settings.model_copy(update={"read_cache": False}))
+    with TestClient(app) as client:
+        yield client
+
+
+@contextmanager
+def statements_of(app: FastAPI) -> Iterator[list[str]]:
+    """Yield a list that fills with the statements that the application sends its database."""
+    statements: list[str] = []
+
+    def note(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    engine: Engine = app.state.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def database_file(url: str) -> Path:
+    """Return the file that a SQLite URL names."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def rename_first_movie(url: str, title: str) -> None:
+    """Commit a change over a connection that the service knows nothing of."""
+    with closing(sqlite3.connect(database_file(url))) as connection, connection:
+        connection.execute("UPDATE movie SET title = ? WHERE id = 1", (title,))
+
+
+def has_cache(app: FastAPI) -> bool:
+    """Tell whether the cache is among an application's layers."""
+    layers: list[object] = [layer.cls for layer in app.user_middleware]
+    return ReadCacheMiddleware in layers
+
+
+def title_of_first_movie(client: TestClient) -> str:
+    """Return what the service answers for the title of movie 1."""
+    title: str = client.get("/movies/1").json()["title"]
+    return title
+
+
+# What is answered from memory.
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("read", READS)
+def test_a_repeated_read_is_answered_from_memory(
+    app: FastAPI, client: TestClient, read: str
+) -> None:
+    with statements_of(app) as statements:
+        first = client.get(read)
+        asked_for_the_first = len(statements)
+        second = client.get(read)
+
+    assert asked_for_the_first > 0
+    assert len(statements) == asked_for_the_first
+    assert second.status_code == 200
+    assert second.content == first.content
+    own = {"x-trace-id"}
+    assert [header for header in second.headers.multi_items() if header[0] not in own] == [
+        header for header in first.headers.multi_items() if header[0] not in own
+    ]
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("read", READS)
+def test_an_answer_from_memory_is_the_one_of_a_service_without_the_cache(
+    client: TestClient, uncached: TestClient, read: str
+) -> None:
+    client.get(read)
+
+    cached, fresh = client.get(read), uncached.get(read)
+
+    assert cached.content == fresh.content
+    own = {"x-trace-id", "etag", "cache-control"}
+    assert {name: value for name, value in cached.headers.items() if name not in own} == {
+        name: value for name, value in fresh.headers.items() if name not in own
+    }
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_answers_with_other_queries_are_kept_apart(client: TestClient) -> None:
+    paths = ["/movies?limit=1", "/movies?limit=2", "/movies?limit=1&offset=1", "/movies/1"]
+
+    rounds = [[client.get(path).json() for path in paths] for _ in range(2)]
+
+    assert rounds[0] == rounds[1]
+    assert len({str(answer) for answer in rounds[0]}) == len(paths)
+
+
+def test_an_error_is_not_kept(app: FastAPI, client: TestClient) -> None:
+    with statements_of(app) as statements:
+        first = client.get("/movies/1")
+        asked_for_the_first = len(statements)
+        second = client.get("/movies/1", headers={"If-None-Match": "*"})
+
+    assert first.status_code == second.status_code == 404
+    assert second.json() == {"detail": "Movie not found"}
+    assert len(statements) == 2 * asked_for_the_first > 0
+    assert "etag" not in second.headers
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json"])
+def test_what_does_not_follow_from_the_catalogue_is_not_kept(client: TestClient, path: str) -> None:
+    client.get(path)
+
+    response = client.get(path, headers={"If-None-Match": "*"})
+
+    assert response.status_code == 200
+    assert "etag" not in response.headers
+    assert "cache-control" not in response.headers
+
+
+def test_readiness_is_asked_of_the_database_each_time(app: FastAPI, client: TestClient) -> None:
+    client.get("/ready")
+
+    with statements_of(app) as statements:
+        client.get("/ready")
+
+    assert statements
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("read", READS)
+def test_behind_a_root_path_reads_are_kept_too(app: FastAPI, read: str) -> None:
+    with TestClient(app, root_path="/api") as client, statements_of(app) as statements:
+        first = client.get(f"/api{read}")
+        asked_for_the_first = len(statements)
+        second = client.get(f"/api{read}")
+
+    assert first.status_code == second.status_code == 200
+    assert second.headers["etag"] == first.headers["etag"]
+    assert second.content == first.content
+    assert len(statements) == asked_for_the_first > 0
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_pages_with_and_without_a_root_path_link_to_their_own(app: FastAPI) -> None:
+    with TestClient(app) as client:
+        plain = client.get("/movies?limit=1").headers["link"]
+    with TestClient(app, root_path="/api") as client:
+        behind = client.get("/api/movies?limit=1").headers["link"]
+
+    assert plain.startswith("</movies?")
+    assert behind == plain.replace("</movies?", "</api/movies?")
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_switched_off_each_read_is_asked_of_the_database(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"read_cache": False}))
+    with TestClient(app) as client, statements_of(app) as statements:
+        client.get("/movies/1")
+        asked_for_the_first = len(statements)
+        response = client.get("/movies/1", headers={"If-None-Match": "*"})
+
+    assert response.status_code == 200
+    assert "etag" not in response.headers
+    assert len(statements) == 2 * asked_for_the_first > 0
+
+
+def test_switched_off_by_its_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setenv("MOVIE_READ_CACHE", "false")
+
+    app = create_app(Settings(database_url=database_url))
+
+    assert not has_cache(app)
+
+
+def test_it_is_on_by_default(app: FastAPI) -> None:
+    assert has_cache(app)
+
+
+def test_it_is_not_installed_where_the_database_is_not_sqlite() -> None:
+    app = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/nothing"))
+
+    assert not has_cache(app)
+
+
+@pytest.mark.skipif(POSTGRES_URL is None, reason="needs MOVIE_TEST_POSTGRES_URL")
+def test_on_postgresql_each_read_is_asked_of_the_database(postgres_url: str) -> None:
+    app = create_app(Settings(database_url=postgres_url, auto_setup=False))
+    with TestClient(app) as client, statements_of(app) as statements:
+        client.get("/movies")
+        asked_for_the_first = len(statements)
+        response = client.get("/movies", headers={"If-None-Match": "*"})
+
+    assert response.status_code == 200
+    assert "etag" not in response.headers
+    assert len(statements) == 2 * asked_for_the_first > 0
+
+
+# Never behind the database.
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("write", WRITES, ids=str)
+def test_a_write_through_the_service_is_seen_by_the_next_read(
+    client: TestClient, uncached: TestClient, write: Write
+) -> None:
+    before = [client.get(read).content for read in READS]
+
+    response = client.request(write.method, write.path, json=write.body)
+
+    assert response.is_success
+    after = [client.get(read).content for read in READS]
+    assert after == [uncached.get(read).content for read in READS]
+    assert after != before
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_a_write_over_another_connection_is_seen_by_the_next_read(
+    client: TestClient, database_url: str
+) -> None:
+    for number in range(20):
+        client.get("/movies/1")
+        rename_first_movie(database_url, f"Title {number}")
+
+        assert title_of_first_movie(client) == f"Title {number}"
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_what_is_written_but_not_committed_is_not_seen_and_costs_nothing(
+    app: FastAPI, client: TestClient, database_url: str
+) -> None:
+    client.get("/movies/1")
+
+    with closing(sqlite3.connect(database_file(database_url))) as connection:
+        connection.execute("UPDATE movie SET title = 'Never' WHERE id = 1")
+        with statements_of(app) as statements:
+            during = title_of_first_movie(client)
+        connection.rollback()
+
+    assert (during, title_of_first_movie(client)) == ("Zodiac", "Zodiac")
+    assert statements == []
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("meanwhile", [None, "/movies", "/movies/1"])
+def test_a_read_that_began_before_a_write_is_not_kept_after_it(
+    app: FastAPI, client: TestClient, database_url: str, meanwhile: str | None
+) -> None:
+    has_read, may_answer = threading.Event(), threading.Event()
+
+    def hold(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:
+        if statement.startswith("SELECT") and not has_read.is_set():
+            has_read.set()
+            may_answer.wait(DEADLINE_SECONDS)
+
+    event.listen(app.state.engine, "after_cursor_execute", hold)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(title_of_first_movie, client)
+        assert has_read.wait(DEADLINE_SECONDS)
+        rename_first_movie(database_url, "Renamed")
+        if meanwhile is not None:
+            assert '"Renamed"' in client.get(meanwhile).text
+        may_answer.set()
+
+    assert slow.result() == "Zodiac"
+    assert title_of_first_movie(client) == "Renamed"
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_a_service_that_starts_again_remembers_nothing(app: FastAPI, database_url: str) -> None:
+    # Each start opens a connection, and a connection counts the commits since it was opened.
+    with TestClient(app) as client:
+        client.get("/movies/1")
+    rename_first_movie(database_url, "Renamed")
+
+    with TestClient(app) as client:
+        assert title_of_first_movie(client) == "Renamed"
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_a_read_of_one_process_sees_what_was_acknowledged_by_another(
+    tmp_path: Path, database_url: str
+) -> None:
+    done = threading.Event()
+
+    def counts_seen(servers: list[Server]) -> list[list[int]]:
+        counts: list[list[int]] = [[] for _ in servers]
+        with ExitStack() as stack:
+            clients = [stack.enter_context(server.client()) for server in servers]
+            while not done.is_set():
+                for client, seen in zip(clients, counts, strict=True):
+                    seen.append(client.get("/movies/1").json()["rating_count"])
+        return counts
+
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running_server(tmp_path, database_url=database_url, auto_setup="false")
+            )
+            for _ in range(2)
+        ]
+        clients = [stack.enter_context(server.client()) for server in servers]
+        first_count = clients[0].get("/movies/1").json()["rating_count"]
+        watcher = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(done.set)
+        watching = watcher.submit(counts_seen, servers)
+        for number in range(1, ROUNDS + 1):
+            writer, reader = clients if number % 2 else reversed(clients)
+            reader.get("/ratings?movie_id=1")
+
+            written = writer.post("/ratings", json={"movie_id": 1, "score": 3})
+
+            assert written.status_code == 204
+            assert reader.get("/movies/1").json()["rating_count"] == first_count + number
+            total = reader.get("/ratings?movie_id=1").headers["X-Total-Count"]
+            assert int(total) == first_count + number
+        done.set()
+
+    for counts in watching.result():
+        assert counts == sorted(counts)
+        assert len(set(counts)) > 1
+
+
+# What is in an answer from memory.
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_each_answer_has_a_trace_id_of_its_own(client: TestClient) -> None:
+    sent = [client.get("/movies", headers={"X-Trace-Id": f"mine-{i}"}) for i in range(3)]
+    made = [client.get("/movies") for _ in range(3)]
+
+    assert [response.headers.get_list("X-Trace-Id") for response in sent] == [
+        ["mine-0"],
+        ["mine-1"],
+        ["mine-2"],
+    ]
+    assert len({response.headers["X-Trace-Id"] for response in made}) == 3
+    assert not any(response.headers["X-Trace-Id"].startswith("mine") for response in made)
+
+
+@pytest.mark.parametrize("first", ["http://localhost:3000", "https://elsewhere.example", None])
+def test_each_origin_gets_the_permission_that_is_its_own(
+    client: TestClient, first: str | None
+) -> None:
+    def allowed(origin: str | None, **headers: str) -> str | None:
+        if origin is not None:
+            headers["Origin"] = origin
+        answer = client.get("/movies", headers=headers)
+        assert answer.headers["Vary"] == "Origin"
+        return answer.headers.get("Access-Control-Allow-Origin")
+
+    allowed(first)
+
+    assert allowed("http://localhost:3000") == "http://localhost:3000"
+    assert allowed("http://127.0.0.1:8501") == "http://127.0.0.1:8501"
+    assert allowed("https://elsewhere.example") is None
+    assert allowed(None) is None
+    condition = {"If-None-Match": "*"}
+    assert allowed("http://localhost:3000", **condition) == "http://localhost:3000"
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+@pytest.mark.parametrize(
+    "condition", ["{}", "W/{}", '"other", {}', '"other",W/{},"more"', " {} ", "*"]
+)
+def test_who_has_the_answer_already_gets_304(
+    app: FastAPI, client: TestClient, *, condition: str, warm: bool
+) -> None:
+    with TestClient(app) as earlier:
+        full = earlier.get("/movies?limit=2")
+    if warm:
+        client.get("/movies?limit=2")
+
+    headers = {"If-None-Match": condition.format(full.headers["ETag"]), "X-Trace-Id": "mine"}
+    response = client.get("/movies?limit=2", headers=headers)
+
+    assert response.status_code == 304
+    assert response.content == b""
+    assert dict(response.headers) == {
+        "etag": full.headers["ETag"],
+        "cache-control": "no-cache",
+        "x-total-count": full.headers["X-Total-Count"],
+        "link": full.headers["Link"],
+        "vary": "Origin",
+        "x-content-type-options": "nosniff",
+        "x-trace-id": "mine",
+    }
+
+
+@pytest.mark.usefixtures("_catalogue")
+@pytest.mark.parametrize(
+    "condition", ['"other"', "{}x", "x{}", 'W/"other", "more"', "", ",", '"*"']
+)
+def test_who_has_another_answer_gets_the_whole_one(client: TestClient, condition: str) -> None:
+    full = client.get("/movies")
+
+    headers = {"If-None-Match": condition.format(full.headers["ETag"])}
+    response = client.get("/movies", headers=headers)
+
+    assert response.status_code == 200
+    assert response.content == full.content
+    assert response.headers["ETag"] == full.headers["ETag"]
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_who_has_the_answer_of_before_a_write_gets_the_new_one(
+    client: TestClient, database_url: str
+) -> None:
+    before = client.get("/movies/1")
+    rename_first_movie(database_url, "Renamed")
+
+    after = client.get("/movies/1", headers={"If-None-Match": before.headers["ETag"]})
+
+    assert after.status_code == 200
+    assert after.json() == before.json() | {"title": "Renamed"}
+    assert after.headers["ETag"] != before.headers["ETag"]
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_an_etag_outlives_a_write_that_does_not_touch_its_answer(
+    client: TestClient, database_url: str
+) -> None:
+    before = client.get("/movies/2")
+    rename_first_movie(database_url, "Renamed")
+
+    after = client.get("/movies/2", headers={"If-None-Match": before.headers["ETag"]})
+
+    assert after.status_code == 304
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_an_etag_tells_pages_with_the_same_body_and_another_total_apart(client: TestClient) -> None:
+    first = client.get("/movies?q=zodiac&limit=1")
+    client.post("/movies", json={"title": "Zodiac II", "year": 2017})
+
+    second = client.get("/movies?q=zodiac&limit=1")
+
+    assert second.content == first.content
+    assert (first.headers["X-Total-Count"], second.headers["X-Total-Count"]) == ("1", "2")
+    assert second.headers["ETag"] != first.headers["ETag"]
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_a_kept_answer_is_asked_for_again_before_each_use(client: TestClient) -> None:
+    cold, warm = client.get("/movies"), client.get("/movies")
+
+    assert cold.headers["Cache-Control"] == warm.headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_a_connection_goes_on_after_a_304(tmp_path: Path, database_url: str) -> None:
+    with (
+        running_server(tmp_path, database_url=database_url, auto_setup="false") as server,
+        server.client() as client,
+    ):
+        full = client.get("/movies")
+        unchanged = client.get("/movies", headers={"If-None-Match": full.headers["ETag"]})
+        again = client.get("/movies")
+
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert "content-length" not in unchanged.headers
+    assert "transfer-encoding" not in unchanged.headers
+    assert again.content == full.content
+
+
+# Out of the way of who puts something else in.
+
+
+class EmptyRepository(MovieRepository):
+    """A repository that someone puts in: it asks no database."""
+
+    def __init__(self) -> None:
+        """Take no session."""
+
+    def top(self, *_: object, **__: object) -> list[Any]:
+        """Return no movie."""
+        return []
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_with_another_repository_put_in_no_answer_comes_from_memory(
+    app: FastAPI, client: TestClient
+) -> None:
+    real = [client.get("/movies/top").json() for _ in range(2)]
+
+    app.dependency_overrides[get_repository] = EmptyRepository
+    put_in = [client.get("/movies/top", headers={"If-None-Match": "*"}) for _ in range(2)]
+    app.dependency_overrides.clear()
+
+    assert [response.status_code for response in put_in] == [200, 200]
+    assert [response.json() for response in put_in] == [[], []]
+    assert not any("etag" in response.headers for response in put_in)
+    assert client.get("/movies/top").json() == real[0] == real[1] != []
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_with_another_database_put_in_each_answer_is_of_that_one(
+    app: FastAPI, client: TestClient, sqlite_template: Path, tmp_path: Path
+) -> None:
+    other_file = tmp_path / "other.db"
+    shutil.copy(sqlite_template, other_file)
+    other_url = f"sqlite:///{other_file}"
+    other_engine = create_db_engine(other_url)
+    with Session(other_engine) as session:
+        MovieRepository(session).create(title="Other", year=2000)
+
+    def other_session() -> Iterator[Session]:
+        with Session(other_engine) as session:
+            yield session
+
+    assert title_of_first_movie(client) == "Zodiac"
+    app.dependency_overrides[get_session] = other_session
+    titles = [title_of_first_movie(client)]
+    rename_first_movie(other_url, "Renamed")
+    titles.append(title_of_first_movie(client))
+    app.dependency_overrides.clear()
+    titles.append(title_of_first_movie(client))
+    other_engine.dispose()
+
+    assert titles == ["Other", "Renamed", "Zodiac"]
+
+
+# The module on its own: what it keeps, and what it does without a database to ask.
+
+
+class Answers:
+    """A small application behind the cache, which counts how often it is asked."""
+
+    def __init__(self, database: Path, max_bytes: int) -> None:
+        self.asked: list[str] = []
+        self.app = FastAPI()
+        self.app.add_middleware(
+            ReadCacheMiddleware,
+            database=str(database),
+            prefixes=("/answers",),
+            max_bytes=max_bytes,
+        )
+
+        @self.app.get("/answers/{name}/{size}")
+        def answer(name: str, size: int) -> Response:
+            self.asked.append(name)
+            return Response(b"x" * size)
+
+
+@pytest.fixture
+def answers(sqlite_url: str) -> Answers:
+    """A cache that holds three answers of 1,000 bytes."""
+    return Answers(database_file(sqlite_url), max_bytes=3 * (1000 + ENTRY_OVERHEAD) + 500)
+
+
+def test_the_answer_that_was_longest_not_asked_for_goes_first(answers: Answers) -> None:
+    with TestClient(answers.app) as client:
+        for name in ("a", "b", "c", "a", "d"):
+            client.get(f"/answers/{name}/1000")
+        answers.asked.clear()
+
+        for name in ("a", "c", "d"):
+            client.get(f"/answers/{name}/1000")
+        assert answers.asked == []
+
+        client.get("/answers/b/1000")
+        assert answers.asked == ["b"]
+
+
+def test_the_bound_is_of_bytes_and_not_of_answers(answers: Answers) -> None:
+    with TestClient(answers.app) as client:
+        for name in ("a", "b", "c"):
+            client.get(f"/answers/{name}/1000")
+        client.get("/answers/large/4000")
+        answers.asked.clear()
+
+        client.get("/answers/large/4000")
+        client.get("/answers/c/1000")
+        assert answers.asked == []
+
+        client.get("/answers/a/1000")
+        assert answers.asked == ["a"]
+
+
+def test_an_answer_larger_than_the_bound_is_sent_and_not_kept(answers: Answers) -> None:
+    with TestClient(answers.app) as client:
+        sizes = [len(client.get("/answers/huge/20000").content) for _ in range(2)]
+
+    assert sizes == [20000, 20000]
+    assert answers.asked == ["huge", "huge"]
+
+
+def make_folder(path: Path) -> None:
+    """Put a folder where the database would be."""
+    path.mkdir()
+
+
+def write_nonsense(path: Path) -> None:
+    """Put a file that is not a database where it would be."""
+    path.write_bytes(b"not a database, " * 500)
+
+
+def leave_out_the_folder(path: Path) -> None:
+    """Leave no place where the database could be."""
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize("spoil", [make_folder, write_nonsense, leave_out_the_folder])
+def test_without_a_database_to_ask_the_application_answers(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    database = tmp_path / "folder" / "movies.db"
+    database.parent.mkdir()
+    spoil(database)
+    answers = Answers(database, max_bytes=10_000)
+
+    with TestClient(answers.app) as client:
+        responses = [client.get("/answers/a/10") for _ in range(2)]
+
+    assert [response.status_code for response in responses] == [200, 200]
+    assert answers.asked == ["a", "a"]
+
+
+def test_as_soon_as_there_is_a_database_to_ask_answers_are_kept(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    database = tmp_path / "folder" / "movies.db"
+    answers = Answers(database, max_bytes=10_000)
+
+    with TestClient(answers.app) as client:
+        client.get("/answers/a/10")
+        database.parent.mkdir()
+        shutil.copy(sqlite_template, database)
+        for _ in range(3):
+            client.get("/answers/a/10")
+
+    assert answers.asked == ["a", "a"]
