@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 from sqlmodel import Session
 
-from app.db import backup, create_db_engine
+from app.db import backup, create_db_engine, require_schema
 from app.errors import SetupError
 from app.repository import MovieRepository
 from tests.helpers import rating_rows
@@ -34,7 +34,8 @@ def ratings_being_written(database_url: str) -> Iterator[list[int]]:
     Yields:
         The user ids of the ratings that are stored, which grows.
     """
-    engine = create_db_engine(database_url)
+    # SQLite lets those that wait for its lock try again at random, so one may wait for long.
+    engine = create_db_engine(database_url, busy_timeout=60)
     stored: list[int] = []
     enough = Event()
 
@@ -94,6 +95,7 @@ def test_the_service_runs_on_a_copy(sqlite_url: str, tmp_path: Path) -> None:
 
     backup(sqlite_url, tmp_path / "copy.db")
 
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
     engine = create_db_engine(f"sqlite:///{tmp_path / 'copy.db'}")
     with Session(engine) as session:
         repository = MovieRepository(session)
@@ -121,7 +123,10 @@ def test_a_copy_that_was_cut_off_is_not_in_the_way_of_the_next(
 
     backup(sqlite_url, tmp_path / "copy.db")
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
+    engine = create_db_engine(f"sqlite:///{tmp_path / 'copy.db'}")
+    with engine.connect() as connection:
+        require_schema(connection)
+    engine.dispose()
 
 
 def test_postgresql_is_left_to_pg_dump(tmp_path: Path) -> None:
