@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Connection, NullPool, create_engine, event
+from sqlalchemy import Connection, NullPool, create_engine, event, make_url
 from sqlmodel import Session
 
 from app.config import Settings
+from app.db import migration_connection, upgrade_to_head
 from app.main import create_app
 from app.repository import MovieRepository
 from tests.conftest import POSTGRES_URL
@@ -42,6 +44,29 @@ TITLES = (
     "千と千尋", "שלום", "\ufb01lm", "\uffee end of the plane", "😀 smile", "😀Smile",
     "\U0001d573eat", "𐐀 Deseret", "𐐨 deseret", "a b", "a-b", "a.b", "ab", "aB", "Ab",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def postgres_database() -> Iterator[str]:
+    """A database that would sort text as an English dictionary does, unless it is told otherwise.
+
+    Servers' locales differ; on one that sorts by code point anyway, these tests would say nothing.
+    """
+    assert POSTGRES_URL is not None
+    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    name = f"movie_test_{uuid4().hex}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"
+            " LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+        )
+        url = server.set(database=name).render_as_string(hide_password=False)
+        with migration_connection(url) as migration:
+            upgrade_to_head(migration)
+        yield url
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
 
 
 @pytest.fixture
