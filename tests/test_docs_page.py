@@ -1,0 +1,150 @@
+"""The documentation page works on a closed network: all it needs comes from the server itself."""
+
+import os
+import re
+import shutil
+import subprocess
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.config import Settings
+from app.main import create_app
+from tests.operations import OPERATIONS
+from tests.server import DEADLINE_SECONDS, running_server
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+# No address but the server's can be reached, or even looked up.
+CHROMIUM_OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+
+class Addresses(HTMLParser):
+    """Collects the addresses that a page's tags and scripts refer to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, _tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Collect a tag's addresses."""
+        self.found += [value for name, value in attributes if name in {"src", "href"} and value]
+
+    def handle_data(self, data: str) -> None:
+        """Collect the addresses that a script names."""
+        self.found += re.findall(r"url: *['\"]([^'\"]+)", data)
+
+
+def addresses_in(page: str) -> list[str]:
+    """Return the addresses that a page refers to."""
+    parser = Addresses()
+    parser.feed(page)
+    return parser.found
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The application. These tests open no database."""
+    return create_app(Settings())
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    """A client of the application, which has not started."""
+    return TestClient(app)
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_the_page_refers_to_the_server_and_nothing_else(app: FastAPI, root_path: str) -> None:
+    client = TestClient(app, root_path=root_path)
+
+    page = client.get(f"{root_path}/docs").text
+
+    assert "//" not in page
+    addresses = addresses_in(page)
+    assert len(addresses) >= 4  # a style sheet, an icon, a script, the OpenAPI document
+    for address in addresses:
+        assert address.startswith(f"{root_path}/")
+        response = client.get(address)
+        assert response.status_code == 200, address
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_the_files_of_the_page_are_sent_as_what_they_are(client: TestClient) -> None:
+    kinds = {".css": "css", ".js": "javascript", ".json": "json", ".png": "image/png"}
+
+    for address in addresses_in(client.get("/docs").text):
+        assert kinds[Path(address).suffix] in client.get(address).headers["Content-Type"]
+
+
+def test_there_is_no_second_documentation_page(client: TestClient) -> None:
+    assert client.get("/redoc").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static-offline-docs/../core.py",
+        "/static-offline-docs/%2e%2e/core.py",
+        "/static-offline-docs/..%2fcore.py",
+        "/static-offline-docs//etc/passwd",
+        "/static-offline-docs",
+    ],
+)
+def test_the_folder_of_the_page_opens_no_other(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code in {404, 405}
+
+
+@pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed here"
+)
+def test_in_a_browser_without_a_network_the_page_lists_every_operation(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    assert CHROMIUM is not None, "CI has to have a Chromium"
+    with running_server(tmp_path, database_url=sqlite_url, auto_setup="false") as server:
+        browser = subprocess.run(  # noqa: S603 - a browser that is installed here
+            [
+                CHROMIUM,
+                *CHROMIUM_OPTIONS,
+                f"--user-data-dir={tmp_path / 'browser'}",
+                "--virtual-time-budget=20000",
+                "--dump-dom",
+                f"{server.url}/docs",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=True,
+        )
+        requests = [line for line in server.lines() if " http.request " in line]
+
+    page = unescape(browser.stdout)
+    listed = re.findall(r'opblock-summary-method">(\w+)<.*?data-path="([^"]+)"', page, re.DOTALL)
+    assert sorted(listed) == sorted(
+        (operation.method, operation.path)
+        for operation in OPERATIONS
+        for _ in operation.description["tags"]
+    )
+    for operation in OPERATIONS:
+        assert operation.description["summary"] in page
+    assert re.search(r'class="btn authorize[^"]*"><span>Authorize</span>', page)
+    assert "Movie Service" in page
+    assert requests
+    assert all(" status=200 " in line for line in requests), requests
