@@ -289,6 +289,18 @@ def test_top_takes_limit_genre_and_least_number_of_ratings(
     assert [titles(movies) for movies in found] == [expected for _, expected in cases]
 
 
+@pytest.mark.parametrize("ranking", ["mean", "weighted"])
+def test_top_fills_its_limit_with_unrated_movies_and_no_further(
+    repository: MovieRepository, engine: Engine, ranking: Ranking
+) -> None:
+    store(engine, *SAMPLES)
+    rated = sum(bool(sample.scores) for sample in SAMPLES)
+
+    movies = repository.top(limit=rated + 2, ranking=ranking)
+
+    assert titles(movies)[rated:] == ["1001 Wolves", "Alien"]
+
+
 def test_top_is_five_movies_unless_told_otherwise(
     repository: MovieRepository, engine: Engine
 ) -> None:
