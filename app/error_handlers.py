@@ -43,7 +43,8 @@ UNAVAILABLE = (503, "The database cannot be used at the moment")
 DATABASE_RESPONSES: dict[tuple[str, ...], tuple[int, str]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): RESPONSES[DatabaseBusy],
     ("SQLITE_FULL", "53100"): (507, "The database's disk is full, nothing was stored"),
-    ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "53", "57"): UNAVAILABLE,
+    # The file is broken, or not what it was when the service started.
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB", "42P01"): UNAVAILABLE,
 }
 
 
@@ -79,12 +80,12 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
 
 async def _answer_database_error(_request: Request, error: DBAPIError) -> Response:
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
-    LOGGER.warning("database.error %s", code or error.orig)
-    if code is None and isinstance(error, OperationalError):
-        return _error(*UNAVAILABLE)  # psycopg has no code when there is no connection
+    LOGGER.warning("database.error code=%s reason=%r", code, str(error.orig))
     for prefixes, response in DATABASE_RESPONSES.items():
         if str(code).startswith(prefixes):
             return _error(*response)
+    if isinstance(error, OperationalError):
+        return _error(*UNAVAILABLE)  # all that is not the statement's fault
     raise error
 
 

@@ -8,7 +8,7 @@ A SQLModel table does not validate when it is constructed, so payloads have clas
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, event, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlmodel import Column, Field, Integer, SQLModel, col
 
@@ -99,6 +99,12 @@ class Movie(SQLModel, table=True):
     rating_sum: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     average_rating: float | None = None
     weighted_rating: float | None = None
+
+
+@event.listens_for(Movie.title, "set")
+def _keep_search_title(movie: Movie, title: str, *_: object) -> None:
+    """Let the key follow a title that is changed in a session."""
+    movie.search_title = search_key(title)
 
 
 # The order of each ranking, for the whole catalogue and within a genre.
