@@ -158,9 +158,7 @@ class Server:
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """Yield a client of this server, which ignores the proxies of the environment."""
-        with httpx.Client(
-            base_url=self.url, trust_env=False, timeout=DEADLINE_SECONDS
-        ) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=DEADLINE_SECONDS) as client:
             yield client
 
     def kill(self) -> None:
@@ -248,7 +246,7 @@ def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> I
 
 @contextmanager
 def _new_sqlite(folder: Path) -> Iterator[str]:
-    yield f"sqlite:///{folder / 'new.db'}"
+    yield f"sqlite:///{folder / uuid4().hex}.db"
 
 
 @contextmanager

@@ -1,0 +1,56 @@
+"""Reads the service's log lines back, as strictly as a program that collects them would."""
+
+import json
+import re
+from typing import Any
+
+_LINE = re.compile(
+    r"(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (?P<level>[A-Z]+) (?P<event>[a-z]+\.[a-z]+)"
+    r'(?P<fields>(?: [a-z_]+=(?:[A-Za-z0-9._/:-]+|"(?:[^"\\]|\\.)*"))*)'
+)
+_FIELD = re.compile(r' ([a-z_]+)=([A-Za-z0-9._/:-]+|"(?:[^"\\]|\\.)*")')
+
+Event = dict[str, Any]
+
+
+def parse_text(line: str) -> Event:
+    """Return the event of a line of text; each value is text.
+
+    Raises:
+        AssertionError: it is not an event's line, or a field stands in it twice.
+    """
+    match = _LINE.fullmatch(line)
+    assert match is not None, line
+    fields = _FIELD.findall(match["fields"])
+    names = [name for name, _ in fields]
+    assert len(set(names)) == len(names), line
+    event = {name: json.loads(value) if value[0] == '"' else value for name, value in fields}
+    return {"level": match["level"], "event": match["event"], **event}
+
+
+def parse_json(line: str) -> Event:
+    """Return the event of a line of JSON.
+
+    Raises:
+        AssertionError: a field stands in it twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> Event:
+        assert len({name for name, _ in pairs}) == len(pairs), line
+        return dict(pairs)
+
+    event: Event = json.loads(line, object_pairs_hook=unique)
+    return event
+
+
+def events(written: str, log_format: str) -> list[Event]:
+    """Return the events that the service itself has logged, in their order."""
+    if log_format == "json":
+        parsed = [parse_json(line) for line in written.splitlines()]
+        return [event for event in parsed if event["logger"] == "app"]
+    # As str.splitlines() would, a reader may also end a line at any other line separator.
+    return [
+        parse_text(line)
+        for line in written.splitlines()
+        if re.match(r"\S+ [A-Z]+ (http|movie|movies|rating|forged)\.", line)
+    ]

@@ -1,0 +1,77 @@
+"""Run as a file: prepares databases from several processes at the same moment.
+
+Processes that are started one by one come too far apart to meet. These are forked when all is
+imported, and wait for each other.
+"""
+
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from typing import TYPE_CHECKING
+
+from app.config import PROJECT_ROOT, load_settings
+from app.db import create_db_engine, init_db
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+DEADLINE_SECONDS = 60.0
+
+
+def migrate() -> None:
+    """Do what ``scripts/db.py migrate`` does."""
+    sys.argv = ["db.py", "migrate"]
+    runpy.run_path(str(PROJECT_ROOT / "scripts" / "db.py"), run_name="__main__")
+
+
+def start() -> None:
+    """Do what a worker does when it starts."""
+    settings = load_settings()
+    engine = create_db_engine(settings.database_url)
+    init_db(settings, engine)
+    engine.dispose()
+
+
+ACTIONS: dict[str, Callable[[], None]] = {"migrate": migrate, "start": start}
+
+
+def take_part(action: str, url: str, barrier: Barrier, outcomes: "Queue[str]") -> None:
+    """Wait for the others, act, and report ``ok`` or what went wrong."""
+    os.environ["MOVIE_DATABASE_URL"] = url
+    sys.stdout = sys.stderr
+    barrier.wait(DEADLINE_SECONDS)
+    try:
+        ACTIONS[action]()
+    except SystemExit as ending:
+        outcomes.put("ok" if ending.code == 0 else f"exit code {ending.code}")
+    except BaseException:  # noqa: BLE001 - reported, whatever it is
+        outcomes.put(traceback.format_exc())
+    else:
+        outcomes.put("ok")
+
+
+def race(action: str, url: str, processes: int) -> list[str]:
+    """Let several processes act on a database at once, and return what each reports."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(processes)
+    outcomes: Queue[str] = context.Queue()
+    racers = [
+        context.Process(target=take_part, args=(action, url, barrier, outcomes))
+        for _ in range(processes)
+    ]
+    for racer in racers:
+        racer.start()
+    reports = [outcomes.get(timeout=DEADLINE_SECONDS) for _ in racers]
+    for racer in racers:
+        racer.join(DEADLINE_SECONDS)
+    return reports
+
+
+if __name__ == "__main__":
+    # An action, and a JSON list of databases with how many processes race for each.
+    print(json.dumps([race(sys.argv[1], *contest) for contest in json.loads(sys.argv[2])]))  # noqa: T201 - what the caller reads

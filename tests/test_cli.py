@@ -1,0 +1,389 @@
+"""The commands: each on its own, from any folder, and plain about what is wrong."""
+
+import gc
+import runpy
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from alembic.config import main as run_alembic
+from sqlalchemy import create_engine, text
+from sqlmodel import Session
+
+from app.config import PROJECT_ROOT
+from app.db import create_db_engine, migration_connection, upgrade_to_head
+from app.repository import MovieRepository
+from app.seed import STARTER_MOVIES
+from tests.conftest import ENGINES
+from tests.schema import all_rows
+from tests.server import Commands, Finished, copy_of_project, new_database
+
+Run = Callable[..., Finished]
+UNREACHABLE = "postgresql://postgres:secret@127.0.0.1:1/movies"
+STARTER_TITLES = {movie.title for movie in STARTER_MOVIES}
+
+
+@pytest.fixture(params=ENGINES)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new database of each engine."""
+    with new_database(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder to run commands from, which is not the project's."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command within this process, which takes a tenth of the time of a process's start.
+
+    ``run(url, "alembic", "check")`` enters where the installed command does, ``run(url, "db.py",
+    "check")`` where Python does.
+    """
+    monkeypatch.chdir(elsewhere)
+
+    def run(url: str, program: str, *arguments: str) -> Finished:
+        monkeypatch.setenv("MOVIE_DATABASE_URL", url)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        capfd.readouterr()
+        exit_code: object = 0
+        with warnings.catch_warnings():
+            # The end of a process closes what a command has left open; here the collector does.
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                if program == "alembic":
+                    run_alembic(["-c", str(PROJECT_ROOT / "alembic.ini"), *arguments])
+                else:
+                    runpy.run_path(str(PROJECT_ROOT / "scripts" / program), run_name="__main__")
+            except SystemExit as ending:
+                exit_code = ending.code
+            gc.collect()
+        if isinstance(exit_code, str):
+            print(exit_code, file=sys.stderr)  # noqa: T201 - what Python does with it
+            exit_code = 1
+        assert isinstance(exit_code, int)
+        captured = capfd.readouterr()
+        return Finished(exit_code, captured.out, captured.err)
+
+    return run
+
+
+def migrate(url: str) -> None:
+    """Bring a database's schema to head."""
+    with migration_connection(url) as connection:
+        upgrade_to_head(connection)
+
+
+def execute(url: str, statement: str) -> None:
+    """Change a database past the service, with foreign keys off as SQLite has them."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def titles(url: str) -> set[str]:
+    """Return the titles in a catalogue."""
+    engine = create_db_engine(url)
+    with Session(engine) as session:
+        found = {movie.title for movie in MovieRepository(session).list()}
+    engine.dispose()
+    return found
+
+
+def rate(url: str) -> None:
+    """Store a movie with a rating."""
+    engine = create_db_engine(url)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        repository.add_rating(repository.create(title="Heat", year=1995).id, 5, 1)
+    engine.dispose()
+
+
+def files(folder: Path) -> dict[str, bytes | None]:
+    """Return what lies in a folder, with the content of each file."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+class Case(NamedTuple):
+    """A command with what it prints and leaves in a database that is new."""
+
+    command: tuple[str, ...]
+    exit_code: int
+    output: str
+    errors: str
+    tables: set[str]
+
+
+ALL_TABLES = {"alembic_version", "movie", "rating"}
+ON_A_NEW_DATABASE = [
+    Case(("alembic", "upgrade", "head"), 0, "", "", ALL_TABLES),
+    Case(("alembic", "downgrade", "-1"), 0, "", "", ALL_TABLES),
+    Case(("alembic", "downgrade", "base"), 0, "", "", {"alembic_version"}),
+    # What it prints goes past the test, to the stream that was there when Alembic was imported.
+    Case(("alembic", "check"), 0, "", "", ALL_TABLES),
+    Case(("alembic", "current"), 0, "", "", set()),
+    Case(("db.py", "migrate"), 0, "Database ready\n", "", ALL_TABLES),
+    Case(("db.py", "seed"), 0, "Added 5 of 5 starter movies\n", "", ALL_TABLES),
+]
+
+
+@pytest.mark.parametrize("case", ON_A_NEW_DATABASE, ids=lambda case: " ".join(case.command))
+def test_each_command_works_on_its_own_on_a_new_database(
+    case: Case, new_url: str, run: Run
+) -> None:
+    finished = run(new_url, *case.command)
+
+    assert finished == Finished(case.exit_code, case.output, case.errors)
+    engine = create_engine(new_url)
+    with engine.connect() as connection:
+        assert set(all_rows(connection)) == case.tables
+    engine.dispose()
+
+
+def test_the_commands_run_as_processes_from_another_folder(tmp_path: Path, elsewhere: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'movies.db'}"
+    commands = Commands(elsewhere, database_url=url)
+
+    assert commands.database("check") == Finished(
+        1,
+        "",
+        f"There is no database at {tmp_path / 'movies.db'}.\n"
+        "Run: uv run python scripts/db.py migrate\n",
+    )
+    assert commands.alembic("downgrade", "-1") == Finished(0, "", "")
+    assert commands.database("migrate") == Finished(0, "Database ready\n", "")
+    assert commands.alembic("check") == Finished(0, "No new upgrade operations detected.\n", "")
+    assert commands.database("seed").output == "Added 5 of 5 starter movies\n"
+    assert commands.database("check") == Finished(0, "Database sound\n", "")
+    assert files(elsewhere) == {}
+    # The files that SQLite keeps beside a database in use are gone when it is not.
+    assert [path.name for path in tmp_path.glob("*.db*")] == ["movies.db"]
+
+
+def test_without_settings_the_database_lies_in_the_projects_folder(
+    tmp_path: Path, elsewhere: Path
+) -> None:
+    project = copy_of_project(tmp_path / "project")
+    commands = Commands(elsewhere, project)
+
+    assert commands.alembic("upgrade", "head") == Finished(0, "", "")
+    (project / ".env").write_text("MOVIE_DATABASE_URL=sqlite:///./from_env_file.db\n")
+    assert commands.database("migrate") == Finished(0, "Database ready\n", "")
+
+    assert sorted(path.name for path in project.glob("*.db*")) == ["from_env_file.db", "movies.db"]
+    assert files(elsewhere) == {}
+
+
+def test_seeding_again_adds_only_what_is_missing(new_url: str, run: Run) -> None:
+    run(new_url, "db.py", "seed")
+    assert titles(new_url) == STARTER_TITLES
+    assert run(new_url, "db.py", "seed").output == "Added 0 of 5 starter movies\n"
+    execute(new_url, "DELETE FROM movie WHERE title = 'Inception'")
+    rate(new_url)
+
+    finished = run(new_url, "db.py", "seed")
+
+    assert finished.output == "Added 1 of 5 starter movies\n"
+    assert titles(new_url) == STARTER_TITLES | {"Heat"}
+    assert run(new_url, "db.py", "check") == Finished(0, "Database sound\n", "")
+
+
+def test_check_names_a_missing_file_and_makes_none(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "none.db"
+
+    finished = run(f"sqlite:///{path}", "db.py", "check")
+
+    assert finished == Finished(
+        1, "", f"There is no database at {path}.\nRun: uv run python scripts/db.py migrate\n"
+    )
+    assert not path.exists()
+
+
+def test_check_names_a_schema_that_is_behind(new_url: str, run: Run) -> None:
+    run(new_url, "alembic", "downgrade", "-1")
+
+    finished = run(new_url, "db.py", "check")
+
+    assert finished.exit_code == 1
+    assert finished.errors.endswith("\nRun: uv run alembic upgrade head\n")
+    assert finished.errors.startswith("The database's schema is at ")
+    run(new_url, "alembic", "upgrade", "head")
+    assert run(new_url, "db.py", "check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "corruption",
+    [
+        "UPDATE movie SET rating_sum = 4",
+        "UPDATE movie SET rating_count = 2",
+        "UPDATE movie SET average_rating = 4.5",
+        "UPDATE movie SET weighted_rating = 4.5",
+        "UPDATE movie SET weighted_rating = NULL",
+        "DELETE FROM rating",
+        "UPDATE rating SET score = 4",
+    ],
+)
+def test_check_names_a_movie_whose_tallies_are_wrong(
+    corruption: str, database_url: str, run: Run
+) -> None:
+    rate(database_url)
+    execute(database_url, corruption)
+
+    finished = run(database_url, "db.py", "check")
+
+    assert finished == Finished(1, "", "movie 1 (Heat): the tallies differ from its ratings\n")
+
+
+def test_check_finds_ratings_of_movies_that_do_not_exist(sqlite_url: str, run: Run) -> None:
+    rate(sqlite_url)
+    execute(sqlite_url, "DELETE FROM movie")
+
+    finished = run(sqlite_url, "db.py", "check")
+
+    assert finished == Finished(1, "", "1 rating(s) of movies that do not exist\n")
+
+
+COMMANDS = [
+    ("alembic", "upgrade", "head"),
+    ("alembic", "downgrade", "-1"),
+    ("alembic", "check"),
+    ("db.py", "migrate"),
+    ("db.py", "seed"),
+    ("db.py", "check"),
+]
+
+
+def assert_plain(finished: Finished, *parts: str) -> None:
+    """Expect an exit code that is not 0, and a line or two on one of the streams that say why."""
+    assert finished.exit_code != 0
+    # Alembic writes its errors to standard output.
+    written = finished.output + finished.errors
+    lines = written.splitlines()
+    assert 1 <= len(lines) <= 2, written
+    assert all(0 < len(line) < 250 for line in lines)
+    assert "Traceback" not in written
+    for part in parts:
+        assert part in written
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_error_is_a_line_or_two_where_the_file_is_not_a_database(
+    command: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("These are notes, and no database.\n" * 50)
+    before = files(tmp_path)
+
+    finished = run(f"sqlite:///{path}", *command)
+
+    assert_plain(finished, f"{path} is not a SQLite database")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_error_is_a_line_or_two_where_the_folder_does_not_exist(
+    command: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    before = files(tmp_path)
+
+    finished = run(f"sqlite:///{tmp_path / 'nowhere' / 'movies.db'}", *command)
+
+    assert_plain(finished, str(tmp_path / "nowhere" / "movies.db"))
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_error_is_a_line_or_two_where_the_path_is_a_folder(
+    command: tuple[str, ...], tmp_path: Path, run: Run
+) -> None:
+    before = files(tmp_path)
+
+    finished = run(f"sqlite:///{tmp_path}", *command)
+
+    assert_plain(finished, str(tmp_path))
+    assert files(tmp_path) == before
+
+
+def test_an_error_is_a_line_or_two_where_the_database_is_of_a_newer_version(
+    new_url: str, run: Run
+) -> None:
+    migrate(new_url)
+    rate(new_url)
+    execute(new_url, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    engine = create_engine(new_url)
+    with engine.connect() as connection:
+        before = all_rows(connection)
+
+    for command in COMMANDS:
+        finished = run(new_url, *command)
+
+        assert_plain(finished, "ffffffffffff", "newer version")
+    with engine.connect() as connection:
+        assert all_rows(connection) == before
+    engine.dispose()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_error_is_a_line_or_two_where_postgresql_does_not_answer(
+    command: tuple[str, ...], run: Run
+) -> None:
+    finished = run(UNREACHABLE, *command)
+
+    assert_plain(finished, "127.0.0.1:1/movies", "MOVIE_DATABASE_URL")
+    assert "secret" not in finished.output + finished.errors
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_error_is_a_line_or_two_where_a_setting_is_not_valid(
+    command: tuple[str, ...], run: Run
+) -> None:
+    finished = run("mysql://root:secret@127.0.0.1/movies", *command)
+
+    assert_plain(finished, "Settings are not valid.", "MOVIE_DATABASE_URL: ")
+    assert "secret" not in finished.output + finished.errors
+
+
+def test_an_error_in_a_process_is_as_plain(tmp_path: Path, elsewhere: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("These are notes, and no database.\n" * 50)
+    commands = Commands(elsewhere, database_url=f"sqlite:///{path}")
+    explanation = (
+        f"{path} is not a SQLite database. Nothing was changed.\n"
+        "Name another file in MOVIE_DATABASE_URL.\n"
+    )
+
+    assert commands.database("migrate") == Finished(1, "", explanation)
+    assert commands.alembic("upgrade", "head") == Finished(255, f"FAILED: {explanation}", "")
+
+
+def test_alembic_refuses_to_write_sql_for_a_database_it_cannot_see(
+    tmp_path: Path, run: Run
+) -> None:
+    finished = run(f"sqlite:///{tmp_path / 'none.db'}", "alembic", "upgrade", "head", "--sql")
+
+    assert finished.exit_code != 0
+    assert finished.output == (
+        "FAILED: Migrations look at the database they change: --sql is not supported.\n"
+    )
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_without_a_command_the_commands_are_listed(tmp_path: Path, run: Run) -> None:
+    finished = run(f"sqlite:///{tmp_path / 'none.db'}", "db.py")
+
+    for command in ("migrate", "seed", "check"):
+        assert command in finished.output + finished.errors
+    assert not (tmp_path / "none.db").exists()

@@ -1,0 +1,418 @@
+"""Trace ids and logs: who asked for what, in lines that no caller can forge."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+from fastapi.testclient import TestClient
+
+from app.config import Settings
+from app.main import create_app
+from app.tracing import log_event
+from tests.logs import Event, events, parse_json
+
+MOVIE = {"title": "Heat", "year": 1995, "genre": "Crime"}
+NEW_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+# What every kind of response is asked for with, and its status.
+RESPONSES: dict[str, tuple[int, str, str, dict[str, Any]]] = {
+    "list": (200, "GET", "/movies", {}),
+    "health": (200, "GET", "/health", {}),
+    "ready": (200, "GET", "/ready", {}),
+    "documentation": (200, "GET", "/docs", {}),
+    "OpenAPI document": (200, "GET", "/openapi.json", {}),
+    "created": (201, "POST", "/movies", {"json": MOVIE | {"title": "Other"}}),
+    "nothing to say": (204, "POST", "/ratings", {"json": {"movie_id": 1, "score": 5}}),
+    "body that is no JSON": (422, "POST", "/movies", {"content": b"{"}),
+    "unknown movie": (404, "GET", "/movies/999", {}),
+    "unknown path": (404, "GET", "/nowhere", {}),
+    "method that is not allowed": (405, "DELETE", "/movies", {}),
+    "title that exists": (409, "POST", "/movies", {"json": MOVIE}),
+    "value out of bounds": (422, "GET", "/movies?limit=0", {}),
+    "body that is too large": (413, "POST", "/movies", {"content": b" " * 100_000}),
+    "preflight": (
+        200,
+        "OPTIONS",
+        "/movies",
+        {"headers": {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}},
+    ),
+    "preflight of another origin": (
+        400,
+        "OPTIONS",
+        "/movies",
+        {"headers": {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}},
+    ),
+    "error that nobody foresaw": (500, "GET", "/broken", {}),
+}
+VALID_TRACE_IDS = ["demo-1234", "a", "Z" * 64, "0.1_2-3", "9f2fadd2-bac2-469c-8813-252b91834bc4"]
+INVALID_TRACE_IDS = [
+    b"",
+    b" ",
+    b"Z" * 65,
+    b"two words",
+    b"a,b",
+    b"a/b",
+    b'a"b',
+    b"caf\xe9",
+    "caf\u00e9".encode(),
+    b"a\tb",
+    b"x status=200",
+    b"x\n2026-01-01T00:00:00.000Z INFO forged.event trace_id=x",
+    b"x\r\nX-Forged: yes",
+    b"a\x00b",
+    b"a\n",
+]
+# Paths as a server hands them on, which has decoded them.
+HOSTILE_TEXTS = [
+    "\n2026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
+    "\r\n2026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
+    "\u20282026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
+    "\x852026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
+    "\x0b\x0c\x1c\x1d\x1e\u2029",
+    " status=200 trace_id=forged",
+    '" status=200 trace_id="forged',
+    '\\" status=200 trace_id=\\"forged',
+    '","status":200,"trace_id":"forged',
+    "\x1b[2J\x1b[31mforged",
+    "\x00\x07\x08\x7f",
+    "%s %d %(levelname)s {event}",
+    "日本語 \N{CLAPPER BOARD}",
+    "=",
+]
+
+
+@contextmanager
+def serving(database_url: str, **settings: object) -> Iterator[TestClient]:
+    """Yield a client of the service, which has one movie and a route that breaks."""
+    given = {"database_url": database_url, "auto_setup": False, **settings}
+    app = create_app(Settings.model_validate(given))
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret of the inside")
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.post("/movies", json=MOVIE).raise_for_status()
+        yield client
+
+
+class Service(NamedTuple):
+    """A client of the service, and what returns the events since it was last asked."""
+
+    client: TestClient
+    events: Callable[[], list[Event]]
+
+
+Serve = Callable[[], AbstractContextManager[Service]]
+
+
+@pytest.fixture(params=["text", "json"])
+def serve(
+    request: pytest.FixtureRequest, sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> Serve:
+    """Serves with each format of the log; its log starts empty.
+
+    It is entered in a test and not here: pytest captures the one apart from the other.
+    """
+    log_format: str = request.param
+
+    @contextmanager
+    def serve() -> Iterator[Service]:
+        with serving(sqlite_url, log_format=log_format) as client:
+            capsys.readouterr()
+            yield Service(client, lambda: events(capsys.readouterr().err, log_format))
+
+    return serve
+
+
+def strip(event: Event) -> Event:
+    """Return an event without what is different each time, its values as text."""
+    ignored = ("time", "logger", "level", "duration_ms", "client")
+    return {name: str(value) for name, value in event.items() if name not in ignored}
+
+
+def answers(client: TestClient, headers: dict[str, str]) -> Iterator[tuple[str, httpx2.Response]]:
+    """Yield the response of every kind, having seen that it is of that kind."""
+    for kind, (status, method, path, options) in RESPONSES.items():
+        all_headers = {**options.get("headers", {}), **headers}
+        response = client.request(method, path, **{**options, "headers": all_headers})
+        assert (kind, response.status_code) == (kind, status)
+        yield kind, response
+
+
+def test_every_response_carries_the_callers_trace_id(sqlite_url: str) -> None:
+    with serving(sqlite_url) as client:
+        for kind, response in answers(client, {"X-Trace-Id": "demo-1234"}):
+            assert response.headers.get_list("X-Trace-Id") == ["demo-1234"], kind
+
+
+def test_every_response_carries_a_new_trace_id_when_there_was_none(sqlite_url: str) -> None:
+    given = []
+    with serving(sqlite_url) as client:
+        for kind, response in answers(client, {}):
+            (trace_id,) = response.headers.get_list("X-Trace-Id")
+            assert NEW_TRACE_ID.fullmatch(trace_id), kind
+            given.append(trace_id)
+
+    assert len(set(given)) == len(RESPONSES)
+
+
+def test_an_error_that_nobody_foresaw_tells_nothing_of_the_inside(sqlite_url: str) -> None:
+    with serving(sqlite_url) as client:
+        response = client.get("/broken")
+
+    assert response.json() == {"detail": "Internal server error"}
+
+
+def test_a_valid_trace_id_is_kept(serve: Serve) -> None:
+    with serve() as service:
+        kept = [
+            service.client.get("/movies", headers={"X-Trace-Id": trace_id}).headers["X-Trace-Id"]
+            for trace_id in VALID_TRACE_IDS
+        ]
+
+        assert kept == VALID_TRACE_IDS
+        assert [event["trace_id"] for event in service.events()] == VALID_TRACE_IDS
+
+
+def test_an_invalid_trace_id_is_replaced(serve: Serve) -> None:
+    with serve() as service:
+        for trace_id in INVALID_TRACE_IDS:
+            response = service.client.get("/movies", headers={b"X-Trace-Id": trace_id})
+
+            assert NEW_TRACE_ID.fullmatch(response.headers["X-Trace-Id"]), trace_id
+            assert "X-Forged" not in response.headers
+            (event,) = service.events()
+            assert event["event"] == "http.request"
+            assert event["trace_id"] == response.headers["X-Trace-Id"]
+
+
+def test_a_repeated_read_never_gets_the_trace_id_of_an_earlier_one(client: TestClient) -> None:
+    given = [client.get("/movies").headers["X-Trace-Id"] for _ in range(5)]
+    kept = [
+        client.get("/movies", headers={"X-Trace-Id": f"demo-{number}"}).headers["X-Trace-Id"]
+        for number in range(5)
+    ]
+
+    assert len(set(given)) == 5
+    assert kept == [f"demo-{number}" for number in range(5)]
+
+
+WRITES: dict[str, tuple[list[tuple[str, str, Any]], list[Event]]] = {
+    "create": (
+        [("POST", "/movies", MOVIE | {"title": "Ronin"})],
+        [{"event": "movie.created", "movie_id": "2"}],
+    ),
+    "replace": (
+        [("PUT", "/movies/1", MOVIE | {"year": 1996})],
+        [{"event": "movie.updated", "movie_id": "1"}],
+    ),
+    "change": (
+        [("PATCH", "/movies/1", {"year": 1996})],
+        [{"event": "movie.updated", "movie_id": "1"}],
+    ),
+    "rate": (
+        [("POST", "/ratings", {"movie_id": 1, "user_id": 42, "score": 5})],
+        [{"event": "rating.added", "movie_id": "1", "user_id": "42", "score": "5"}],
+    ),
+    "rate anonymously": (
+        [("POST", "/ratings", {"movie_id": 1, "score": 5})],
+        [{"event": "rating.added", "movie_id": "1", "score": "5"}],
+    ),
+    "rate again": (
+        [
+            ("POST", "/ratings", {"movie_id": 1, "user_id": 42, "score": 5}),
+            ("POST", "/ratings", {"movie_id": 1, "user_id": 42, "score": 4}),
+        ],
+        [
+            {"event": "rating.added", "movie_id": "1", "user_id": "42", "score": "5"},
+            {"event": "rating.added", "movie_id": "1", "user_id": "42", "score": "4"},
+        ],
+    ),
+    "take a rating back": (
+        [
+            ("POST", "/ratings", {"movie_id": 1, "user_id": 42, "score": 5}),
+            ("DELETE", "/movies/1/ratings/42", None),
+        ],
+        [
+            {"event": "rating.added", "movie_id": "1", "user_id": "42", "score": "5"},
+            {"event": "rating.removed", "movie_id": "1", "user_id": "42"},
+        ],
+    ),
+    "remove": (
+        [("DELETE", "/movies/1", None)],
+        [{"event": "movie.deleted", "movie_id": "1"}],
+    ),
+    "writes that fail": (
+        [
+            ("POST", "/movies", MOVIE),
+            ("POST", "/movies", {"title": ""}),
+            ("PUT", "/movies/999", MOVIE),
+            ("PATCH", "/movies/999", {"year": 1996}),
+            ("DELETE", "/movies/999", None),
+            ("POST", "/ratings", {"movie_id": 999, "score": 5}),
+            ("POST", "/ratings", {"movie_id": 1, "score": 6}),
+            ("DELETE", "/movies/1/ratings/42", None),
+        ],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_write_that_is_stored_logs_one_event_with_what_it_touched(
+    kind: str, sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests, expected = WRITES[kind]
+    with serving(sqlite_url) as client:
+        capsys.readouterr()
+        for method, path, body in requests:
+            client.request(method, path, json=body, headers={"X-Trace-Id": "demo-1234"})
+
+        logged = events(capsys.readouterr().err, "text")
+    stored = [strip(event) for event in logged if event["event"] != "http.request"]
+    assert stored == [{**event, "trace_id": "demo-1234"} for event in expected]
+
+
+def test_every_request_logs_one_access_line(serve: Serve) -> None:
+    with serve() as service:
+        for kind, response in answers(service.client, {}):
+            status, method, target, _ = RESPONSES[kind]
+            path, _, query = target.partition("?")
+
+            logged = service.events()
+
+            (access,) = [event for event in logged if event["event"] == "http.request"]
+            assert strip(access) == {
+                "event": "http.request",
+                "method": method,
+                "path": path,
+                **({"query": query} if query else {}),
+                "status": str(status),
+                "trace_id": response.headers["X-Trace-Id"],
+            }
+            assert float(access["duration_ms"]) >= 0
+            assert access["client"] == "testclient"
+
+
+def test_a_read_answered_from_memory_logs_its_access_line_too(serve: Serve) -> None:
+    with serve() as service:
+        for number in range(3):
+            service.client.get("/movies?limit=1", headers={"X-Trace-Id": f"demo-{number}"})
+
+        logged = service.events()
+    assert [(event["event"], event["trace_id"]) for event in logged] == [
+        ("http.request", f"demo-{number}") for number in range(3)
+    ]
+
+
+def test_a_path_and_a_query_cannot_forge_a_line_or_a_field(serve: Serve) -> None:
+    with serve() as service:
+        for hostile in HOSTILE_TEXTS:
+            path = f"/movies/{hostile}"
+            encoded = "".join(f"%{byte:02X}" if byte != 0x2F else "/" for byte in path.encode())
+            of_path = service.client.get(encoded)
+            of_query = service.client.get("/movies", params={hostile: hostile})
+
+            by_path, by_query = service.events()
+
+            assert by_path["path"] == path
+            assert by_path["trace_id"] == of_path.headers["X-Trace-Id"]
+            assert by_query["path"] == "/movies"
+            assert by_query["trace_id"] == of_query.headers["X-Trace-Id"]
+            assert {str(event["status"]) for event in (by_path, by_query)} <= {"404", "422"}
+
+
+def test_no_value_of_a_field_can_forge_another(serve: Serve) -> None:
+    with serve() as service:
+        for hostile in HOSTILE_TEXTS:
+            log_event("movie.created", movie_id=hostile, count=1)
+
+            (event,) = service.events()
+            assert strip(event) == {"event": "movie.created", "movie_id": hostile, "count": "1"}
+
+
+def test_a_title_cannot_forge_a_line(serve: Serve) -> None:
+    with serve() as service:
+        for hostile in HOSTILE_TEXTS:
+            title = f"x {hostile}"
+            service.client.post("/movies", json={"title": title, "year": 2000, "genre": title})
+
+        logged = service.events()
+    assert {event["event"] for event in logged} == {"movie.created", "http.request"}
+    assert sum(event["event"] == "http.request" for event in logged) == len(HOSTILE_TEXTS)
+
+
+def test_a_line_of_text_reads_as_in_the_description(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(sqlite_url) as client:
+        capsys.readouterr()
+        client.post("/movies", json=MOVIE | {"title": "Ronin"}, headers={"X-Trace-Id": "demo-1234"})
+        created, access = capsys.readouterr().err.splitlines()
+
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+    assert re.fullmatch(f"{time} INFO movie.created movie_id=2 trace_id=demo-1234", created)
+    assert re.fullmatch(
+        f"{time} INFO http.request method=POST path=/movies status=201 duration_ms=[0-9.]+ "
+        "client=testclient trace_id=demo-1234",
+        access,
+    )
+
+
+def test_a_line_of_json_has_its_numbers_as_numbers(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(sqlite_url, log_format="json") as client:
+        capsys.readouterr()
+        client.post("/ratings", json={"movie_id": 1, "user_id": 42, "score": 5})
+        added, access = map(parse_json, capsys.readouterr().err.splitlines())
+
+    assert {name: added[name] for name in ("level", "logger", "event", "movie_id", "score")} == {
+        "level": "INFO",
+        "logger": "app",
+        "event": "rating.added",
+        "movie_id": 1,
+        "score": 5,
+    }
+    assert access["status"] == 204
+    assert isinstance(access["duration_ms"], float)
+
+
+def test_a_traceback_is_one_line_of_json(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(sqlite_url, log_format="json"):
+        capsys.readouterr()
+        error = RuntimeError("two\nlines")
+        logging.getLogger("uvicorn.error").error("Exception in the application\n", exc_info=error)
+    (line,) = capsys.readouterr().err.splitlines()
+
+    entry = parse_json(line)
+    assert entry["level"] == "ERROR"
+    assert entry["exception"] == "RuntimeError: two\nlines"
+
+
+def test_a_higher_level_leaves_out_events_and_access_lines(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(sqlite_url, log_level="WARNING") as client:
+        client.get("/movies")
+
+    assert capsys.readouterr().err == ""
+
+
+def test_uvicorns_own_access_lines_are_switched_off(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(sqlite_url):
+        logging.getLogger("uvicorn.access").info("%s - %s", "127.0.0.1", "GET /movies")
+        logging.getLogger("uvicorn.error").info("Started")
+
+    written = capsys.readouterr().err
+    assert "GET /movies" not in written
+    assert " INFO Started\n" in written
