@@ -85,6 +85,24 @@ def examples_of(described: dict[str, Any]) -> list[Any]:
     return [*examples, *resolved(described["schema"]).get("examples", [])]
 
 
+def schemas_sent(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the schemas of what a client can send, each named like ``query.limit``."""
+    for parameter in operation.description.get("parameters", []):
+        yield from _schemas_within(parameter["schema"], f"{parameter['in']}.{parameter['name']}")
+    if "requestBody" in operation.description:
+        content = operation.description["requestBody"]["content"]["application/json"]
+        yield from _schemas_within(content["schema"], "body")
+
+
+def _schemas_within(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    schema = resolved(schema)
+    yield path, schema
+    for alternative in schema.get("anyOf", []):
+        yield from _schemas_within(alternative, path)
+    for name, field in schema.get("properties", {}).items():
+        yield from _schemas_within(field, f"{path}.{name}")
+
+
 def _operations() -> Iterator[Operation]:
     for path, item in DOCUMENT["paths"].items():
         for method, description in item.items():

@@ -1,7 +1,6 @@
 """The OpenAPI document: complete, and true of what the service does."""
 
 import re
-from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -15,30 +14,12 @@ from tests.operations import (
     Operation,
     examples_of,
     resolved,
+    schemas_sent,
     store_what_examples_name,
 )
 
 PENDING = pytest.mark.xfail(reason="the document is about to say more", strict=False)
 each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-
-
-def schemas_within(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a schema and all that it is made of, each with the path to it."""
-    schema = resolved(schema)
-    yield path, schema
-    for alternative in schema.get("anyOf", []):
-        yield from schemas_within(alternative, path)
-    for name, field in schema.get("properties", {}).items():
-        yield from schemas_within(field, f"{path}.{name}")
-
-
-def schemas_sent(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the schemas of whatever a client can send to an operation."""
-    for parameter in operation.description.get("parameters", []):
-        yield from schemas_within(parameter["schema"], parameter["name"])
-    if "requestBody" in operation.description:
-        content = operation.description["requestBody"]["content"]
-        yield from schemas_within(content["application/json"]["schema"], "body")
 
 
 def documented_detail(operation: Operation, status: str) -> dict[str, Any]:

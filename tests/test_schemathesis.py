@@ -1,0 +1,107 @@
+"""Requests that schemathesis makes from the OpenAPI document: no 5xx, every answer documented.
+
+A short run is part of the suite. MOVIE_TEST_EXAMPLES makes it a long one, of so many requests for
+each operation and phase, and others each time: a failure prints its seed and a curl command.
+"""
+
+import os
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session
+
+from app.db import create_db_engine
+from app.repository import MovieRepository
+from tests.operations import OPERATIONS, schemas_sent
+from tests.server import Finished, Server, copy_of_project, running_server
+
+EXAMPLES = os.environ.get("MOVIE_TEST_EXAMPLES")
+SHORT = ["--phases=fuzzing", "--max-examples=20", "--generation-deterministic"]
+KEY = "key"
+LEFT_OUT = [
+    # Starlette's Allow names the methods of one route, not of all routes with the path.
+    "allow_header_conformance",
+    # Unknown fields of a body are ignored on purpose.
+    "negative_data_rejection",
+    # 2000.0 is an integer to JSON Schema, and one space is a title; both are refused.
+    "positive_data_acceptance",
+    # PUT /movies/top is not 405 but 422: "top" could be an id.
+    "unsupported_method",
+]
+# The ends of the engines' integers, and what is past them. Left to itself, schemathesis takes
+# hundreds of requests to come upon one.
+EDGES = [-1, 0, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30]
+EDGES_PROBABILITY = 0.2
+
+
+def write_configuration(folder: Path) -> None:
+    """Make schemathesis send EDGES wherever the document speaks of an integer."""
+    names = sorted(
+        {
+            name
+            for operation in OPERATIONS
+            for name, schema in schemas_sent(operation)
+            if schema.get("type") == "integer"
+        }
+    )
+    edges = f'{{ dictionary = "edges", probability = {EDGES_PROBABILITY} }}'
+    lines = ["[dictionaries.edges]", f"values = {EDGES}", "[parameters]"]
+    lines += [f'"{name}" = {edges}' for name in names]
+    (folder / "schemathesis.toml").write_text("\n".join(lines))
+
+
+def run_schemathesis(server: Server, folder: Path, *options: str) -> Finished:
+    """Run schemathesis in a folder, where it leaves what it leaves."""
+    write_configuration(folder)
+    command = [
+        str(Path(sysconfig.get_path("scripts")) / "schemathesis"),
+        "run",
+        f"{server.url}/openapi.json",
+        f"--header=X-API-Key: {KEY}",
+        f"--exclude-checks={','.join(LEFT_OUT)}",
+        "--no-color",
+        *options,
+    ]
+    finished = subprocess.run(  # noqa: S603 - a tool of the project's own environment
+        command, cwd=folder, capture_output=True, text=True, check=False
+    )
+    return Finished(finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_no_request_gets_a_5xx_or_an_answer_that_is_not_documented(
+    tmp_path: Path, database_url: str
+) -> None:
+    options = SHORT if EXAMPLES is None else [f"--max-examples={EXAMPLES}"]
+    with running_server(tmp_path, database_url=database_url, api_key=KEY) as server:
+        finished = run_schemathesis(server, tmp_path, *options)
+
+    assert finished.exit_code == 0, finished.output + finished.errors
+    assert f"Tested: {len(OPERATIONS)}" in finished.output
+    engine = create_db_engine(database_url)
+    with Session(engine) as session:
+        assert list(MovieRepository(session).problems()) == []
+    engine.dispose()
+
+
+@pytest.mark.skipif(EXAMPLES is None, reason="part of the long run: set MOVIE_TEST_EXAMPLES")
+@pytest.mark.parametrize("bounded", ["UrlId", "UrlCount", "Id"])
+def test_without_a_bound_of_integers_that_would_fail(tmp_path: Path, bounded: str) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    schemas = copy_of_project(project) / "app" / "schemas.py"
+    lines = schemas.read_text().splitlines()
+    [number] = [i for i, line in enumerate(lines) if line.startswith(f"{bounded} = ")]
+    assert ", le=INTEGER_MAX" in lines[number]
+    lines[number] = lines[number].replace(", le=INTEGER_MAX", "")
+    schemas.write_text("\n".join(lines))
+    database_url = f"sqlite:///{tmp_path / 'movies.db'}"
+
+    with running_server(
+        tmp_path, project=project, database_url=database_url, api_key=KEY
+    ) as server:
+        finished = run_schemathesis(server, tmp_path, *SHORT, "--max-failures=1")
+
+    assert finished.exit_code == 1, finished.output + finished.errors
+    assert "Server error" in finished.output
