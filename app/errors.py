@@ -25,5 +25,9 @@ class WrongApiKey(MovieServiceError):
     """A request that writes has no API key, or another one than the service's."""
 
 
+class UnusableFile(MovieServiceError):
+    """A file cannot be read or written as it is. The message says which, where in it and why."""
+
+
 class SetupError(MovieServiceError):
     """The database cannot be used as it is. The message says why and what to do next."""

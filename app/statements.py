@@ -6,24 +6,29 @@ of entities. No parameter is named like a column, as SQLAlchemy asks for.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Executable,
     Float,
     Integer,
     Select,
     UnaryExpression,
     bindparam,
+    case,
     cast,
     delete,
+    false,
     func,
     insert,
     or_,
     select,
+    text,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
 
 from app.models import Movie, Rating
@@ -177,6 +182,9 @@ REPLACE_RATING = update(RATING).where(*_its_rating_by_user)
 DELETE_RATING = delete(RATING).where(*_its_rating_by_user).returning(RATING.c.score)
 DELETE_RATINGS = delete(RATING).where(_its_ratings)
 
+SEARCH_TITLES = select(MOVIE.c.id, MOVIE.c.title, MOVIE.c.search_title).execution_options(
+    yield_per=1000
+)
 COUNT_ORPHANS = select(func.count()).where(
     RATING.c.movie_id.not_in(select(MOVIE.c.id)),
 )
@@ -192,4 +200,97 @@ WRONG_TALLIES = (
     select(MOVIE.c.id, MOVIE.c.title)
     .outerjoin(_counted, _counted.c.movie_id == MOVIE.c.id)
     .where(or_(*(MOVIE.c[name].is_distinct_from(true) for name, true in _true_tallies.items())))
+)
+
+# What the bulk methods run.
+LOCK_CATALOGUE: dict[str, Executable] = {
+    # It changes no row, but it is a write.
+    "sqlite": update(MOVIE).where(false()).values(rating_sum=MOVIE.c.rating_sum),
+    # Whoever writes a rating locks its movie first, and so waits here.
+    "postgresql": text("LOCK TABLE movie IN SHARE ROW EXCLUSIVE MODE"),
+}
+# In KiB. Eight times SQLite's own, which a million ratings' indexes outgrow; it stays with the
+# connection.
+ENLARGE_CACHE = text("PRAGMA cache_size=-16384")
+# In the order of MovieRow's and RatingRow's fields.
+_MOVIE_ROW = MOVIE.c["id", "title", "year", "genre"]
+_RATING_ROW = RATING.c["movie_id", "user_id", "score", "created_at"]
+EVERY_MOVIE = select(*_MOVIE_ROW).order_by(MOVIE.c.id)
+EVERY_RATING = select(*_RATING_ROW).order_by(RATING.c.id)
+MOVIES_BY_TITLE = select(*_MOVIE_ROW).where(MOVIE.c.title.in_(bindparam("titles", expanding=True)))
+DESCRIBE_MOVIE = (
+    update(MOVIE)
+    .where(_this_movie)
+    .values(year=bindparam("new_year"), genre=bindparam("new_genre"))
+)
+LAST_RATING_ID = select(func.coalesce(func.max(RATING.c.id), 0))
+COUNT_LATER_RATINGS = select(func.count()).where(RATING.c.id > bindparam("last_id"))
+
+
+InsertT = TypeVar("InsertT", sqlite.Insert, postgresql.Insert)
+
+
+def _or_replace_older(statement: InsertT) -> InsertT:
+    """Let a rating that is inserted replace the user's own of the movie if that is older."""
+    given = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["movie_id", "user_id"],
+        set_={"score": given.score, "created_at": given.created_at},
+        where=given.created_at > RATING.c.created_at,
+    )
+
+
+MERGE_RATING = _or_replace_older(postgresql.insert(RATING))
+
+
+@cache
+def merge_ratings_on_sqlite(count: int) -> str:
+    """Return SQL that does so with many ratings at once.
+
+    Its parameters are RatingRow's fields, of one rating after the other, as SQLite stores them. It
+    is text, since SQLAlchemy's handling of the parameters would take as long as storing them.
+    """
+    rows = [dict.fromkeys(_RATING_ROW.keys())] * count
+    merge = _or_replace_older(sqlite.insert(RATING).values(rows))
+    return str(merge.compile(dialect=sqlite.dialect()))
+
+
+_likeness = RATING.c["movie_id", "score", "created_at"]
+_is_earlier = RATING.c.id <= bindparam("last_id")
+_anonymous = (
+    select(
+        RATING.c.id,
+        func.row_number().over(partition_by=_likeness, order_by=RATING.c.id).label("place"),
+        func.count(case((_is_earlier, 1))).over(partition_by=_likeness).label("earlier"),
+    )
+    .where(RATING.c.user_id.is_(None))
+    .subquery()
+)
+# Of the same anonymous ratings, as many of the later ones as there are earlier ones.
+DELETE_REPEATED_RATINGS = delete(RATING).where(
+    RATING.c.id.in_(
+        select(_anonymous.c.id).where(
+            _anonymous.c.id > bindparam("last_id"),
+            _anonymous.c.place <= 2 * _anonymous.c.earlier,
+        )
+    )
+)
+
+_recounted = (
+    select(RATING.c.movie_id, func.count().label("count"), func.sum(RATING.c.score).label("total"))
+    .where(RATING.c.movie_id.in_(bindparam("movie_ids", expanding=True)))
+    .group_by(RATING.c.movie_id)
+    .subquery()
+)
+RECOUNT_TALLIES = (
+    update(MOVIE)
+    .where(
+        MOVIE.c.id == _recounted.c.movie_id,
+        # A row that stays as it is would still cost its five indexes.
+        or_(
+            MOVIE.c.rating_count != _recounted.c.count,
+            MOVIE.c.rating_sum != _recounted.c.total,
+        ),
+    )
+    .values(tallies(_recounted.c.count, cast(_recounted.c.total, Integer)))
 )

@@ -1,10 +1,14 @@
-"""The database's command line: migrate, seed, check."""
+"""The database's command line: schema, starter movies, checks, copies, import and export."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import typer
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress
+from rich.table import Table
 from sqlmodel import Session
 
 from app.config import load_settings
@@ -17,8 +21,9 @@ from app.db import (
     require_schema,
     upgrade_to_head,
 )
-from app.errors import SetupError
-from app.repository import MovieRepository
+from app.errors import SetupError, UnusableFile
+from app.movielens import MovieLensFolder, write_folder
+from app.repository import MergeCounts, MovieRepository
 from app.seed import STARTER_MOVIES
 
 cli = typer.Typer(
@@ -34,11 +39,13 @@ def open_repository() -> Iterator[MovieRepository]:
     """Yield the repository of a database whose schema is at head."""
     engine = create_db_engine(load_settings().database_url)
     require_file(engine.url)
-    with readable_database_errors(engine.url), Session(engine) as session:
-        with engine.connect() as connection:
-            require_schema(connection)
-        yield MovieRepository(session)
-    engine.dispose()
+    try:
+        with readable_database_errors(engine.url), Session(engine) as session:
+            with engine.connect() as connection:
+                require_schema(connection)
+            yield MovieRepository(session)
+    finally:
+        engine.dispose()
 
 
 @cli.command()
@@ -78,11 +85,65 @@ def back_up(file: Path) -> None:
     typer.echo(f"Copied to {file}")
 
 
+@cli.command()
+def import_movielens(folder: Path) -> None:
+    """Merge movies.csv and ratings.csv of a MovieLens FOLDER into the catalogue, all or nothing.
+
+    It brings the schema to head first. It can be repeated: a movie is known by its title, a
+    rating by its movie and user, and the later rating stands.
+    """
+    source = MovieLensFolder(folder)
+    with migration_connection(load_settings().database_url) as connection:
+        upgrade_to_head(connection)
+    terminal = Console(stderr=True)
+    bar = Progress(
+        *Progress.get_default_columns(),
+        DownloadColumn(),
+        console=terminal,
+        disable=not terminal.is_terminal,
+        # It vanishes at the end, so that an error is the only thing to read.
+        transient=True,
+    )
+    with open_repository() as repository, bar:
+        advance = partial(bar.advance, bar.add_task("Importing", total=source.bytes))
+        counts = repository.merge(source.movies(advance), source.ratings(advance))
+    Console().print(import_summary(source, counts))
+
+
+@cli.command()
+def export(folder: Path) -> None:
+    """Write the catalogue to FOLDER as movies.csv and ratings.csv, as MovieLens has them."""
+    with open_repository() as repository, repository.snapshot():
+        movies, ratings = write_folder(folder, repository.every_movie, repository.every_rating())
+    typer.echo(f"Wrote {movies} movies and {ratings} ratings to {folder}")
+
+
+def import_summary(source: MovieLensFolder, counts: MergeCounts) -> Table:
+    """Return a table of what became of every row that was read."""
+    rows = {
+        "new": (counts.movies_new, counts.ratings_new),
+        "updated": (counts.movies_updated, counts.ratings_replacing),
+        "unchanged": (counts.movies_unchanged, counts.ratings_ignored),
+        "merged by title": (counts.movies_merged, 0),
+    }
+    for reason in sorted({*source.movies_left_out, *source.ratings_left_out}):
+        left_out = source.movies_left_out[reason], source.ratings_left_out[reason]
+        rows[f"left out: {reason}"] = left_out
+    table = Table("rows", show_footer=True)
+    for column, name in enumerate(("movies", "ratings")):
+        total = sum(row[column] for row in rows.values())
+        table.add_column(name, str(total), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row))
+    table.columns[0].footer = "read"
+    return table
+
+
 def main() -> None:
     """Run a command; an error that a person can mend is a line or two and exit code 1."""
     try:
         cli()
-    except SetupError as error:
+    except (SetupError, UnusableFile) as error:
         typer.echo(str(error), err=True)
         raise SystemExit(1) from None
 

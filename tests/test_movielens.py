@@ -1,0 +1,935 @@
+"""Importing MovieLens' files and exporting them: what is read, what is stored, what is refused."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, select
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session, SQLModel
+
+from app.db import create_db_engine
+from app.errors import UnusableFile
+from app.models import Rating
+from app.movielens import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
+from app.repository import BATCH_SIZE, RATINGS_A_STATEMENT, MergeCounts, MovieRepository
+from app.statements import RATING
+from scripts import db
+from tests.helpers import movie_rows
+from tests.server import Finished, new_database
+
+MOVIES = """\
+movieId,title,genres
+1,Toy Story (1995),Adventure|Animation|Children
+6,"Heat  (1995) ",action|Crime
+900,"Cats, ""The Musical"" (1998)",(no genres listed)
+"""
+RATINGS = """\
+userId,movieId,rating,timestamp
+1,1,4.0,964982703
+1,6,0.5,964982224
+2,1,3.5,1445714835
+"""
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+Command = Callable[..., Finished]
+
+
+class Moment(datetime):
+    """A datetime that can be watched: it has room for weak references."""
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs ``scripts/db.py`` on a database, in this process."""
+    # Another test may have set up the service's logs here, which the script never does.
+    monkeypatch.setattr(logging.getLogger("app"), "disabled", True)
+
+    def run(database_url: str, *arguments: str | Path) -> Finished:
+        monkeypatch.setenv("MOVIE_DATABASE_URL", database_url)
+        monkeypatch.setattr(sys, "argv", ["db.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            db.main()
+        output, errors = capsys.readouterr()
+        assert isinstance(ending.value.code, int)
+        return Finished(ending.value.code, output, errors)
+
+    return run
+
+
+def write(folder: Path, movies: str = MOVIES, ratings: str = RATINGS) -> Path:
+    """Write the two files into a folder and return it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "movies.csv").write_bytes(movies.encode())
+    (folder / "ratings.csv").write_bytes(ratings.encode())
+    return folder
+
+
+def ignore(_bytes: int) -> None:
+    """Take no notice of progress."""
+
+
+def read(folder: Path) -> tuple[list[MovieRow], list[RatingRow]]:
+    """Return all that is in a folder."""
+    source = MovieLensFolder(folder)
+    return list(source.movies(ignore)), list(source.ratings(ignore))
+
+
+def summary(finished: Finished) -> dict[str, tuple[int, int]]:
+    """Return the numbers of movies and ratings in each row of an import's table."""
+    assert finished.exit_code == 0, finished.errors
+    rows = [line.strip("│ ").split("│") for line in finished.output.splitlines()]
+    return {
+        name.strip(): (int(movies), int(ratings))
+        for name, movies, ratings in (row for row in rows if len(row) == 3)
+    }
+
+
+def rating_rows(engine: Engine) -> list[dict[str, Any]]:
+    """Return the stored ratings by id, seen from a session of their own."""
+    with Session(engine) as session:
+        rows = session.execute(select(RATING).order_by(RATING.c.id)).mappings()
+        return [dict(row) for row in rows]
+
+
+def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return all that is stored."""
+    return movie_rows(engine), rating_rows(engine)
+
+
+def catalogue(engine: Engine) -> tuple[list[Any], list[Any]]:
+    """Return all that is stored but ids, with titles in place of them."""
+    movies, ratings = everything(engine)
+    titles = {movie["id"]: movie["title"] for movie in movies}
+    return (
+        sorted([movie | {"id": None} for movie in movies], key=lambda movie: movie["title"]),
+        [rating | {"id": None, "movie_id": titles[rating["movie_id"]]} for rating in ratings],
+    )
+
+
+def merge(engine: Engine, movies: list[MovieRow], ratings: list[RatingRow]) -> MergeCounts:
+    """Merge rows into a catalogue."""
+    with Session(engine) as session:
+        return MovieRepository(session).merge(movies, ratings)
+
+
+HEAT = MovieRow(6, "Heat (1995)", 1995, "Action")
+
+
+def rated(score: int, user_id: int | None = 1, *, hour: int = 0, movie_id: int = 6) -> RatingRow:
+    """Return a rating some hours after noon."""
+    return RatingRow(movie_id, user_id, score, NOON + timedelta(hours=hour))
+
+
+def scores(engine: Engine) -> list[tuple[int, int | None, int]]:
+    """Return movie, user and score of each rating, by id."""
+    return [(row["movie_id"], row["user_id"], row["score"]) for row in rating_rows(engine)]
+
+
+# Reading
+
+
+@pytest.mark.parametrize(
+    ("title", "year"),
+    [
+        ("Heat (1995)", 1995),
+        ("Death Note: Desu nôto (2006\u20132007)", 2006),
+        ("Fawlty Towers (1975-1979)", 1975),
+        ("The Big Bang Theory (2007-)", 2007),
+        ("Kingdom (2019 - )", 2019),
+        ("2001: A Space Odyssey (1968)", 1968),
+        ("Old (0001)", 1),
+        ("Babylon 5", None),
+        ("1984", None),
+        ("Solaris (1972) again", None),
+        ("Count (12345)", None),
+        ("Digits (\u0661\u0669\u0669\u0665)", None),
+        ("(1995)", 1995),
+        ("", None),
+    ],
+)
+def test_the_year_is_the_one_that_the_title_ends_in(title: str, year: int | None) -> None:
+    assert year_of(title) == year
+
+
+def test_a_title_is_tidied_and_the_first_genre_is_title_cased(tmp_path: Path) -> None:
+    movies, _ = read(write(tmp_path))
+
+    assert movies == [
+        MovieRow(1, "Toy Story (1995)", 1995, "Adventure"),
+        MovieRow(6, "Heat (1995)", 1995, "Action"),
+        MovieRow(900, 'Cats, "The Musical" (1998)', 1998, "Unknown"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stars", "score"),
+    [
+        ("0.5", 1),
+        ("1.0", 1),
+        ("1.5", 2),
+        ("2.0", 2),
+        ("2.5", 3),
+        ("3.0", 3),
+        ("3.5", 4),
+        ("4.0", 4),
+        ("4.5", 5),
+        ("5.0", 5),
+        ("1", 1),
+        ("5", 5),
+    ],
+)
+def test_half_stars_round_half_up(tmp_path: Path, stars: str, score: int) -> None:
+    ratings = f"userId,movieId,rating,timestamp\n1,1,{stars},0\n"
+
+    _, rows = read(write(tmp_path, ratings=ratings))
+
+    assert [row.score for row in rows] == [score]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "moment"),
+    [
+        ("0", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("964982703", datetime(2000, 7, 30, 18, 45, 3, tzinfo=UTC)),
+        ("964982703.0", datetime(2000, 7, 30, 18, 45, 3, tzinfo=UTC)),
+        ("964982703.25", datetime(2000, 7, 30, 18, 45, 3, 250_000, tzinfo=UTC)),
+        ("964982703.000001", datetime(2000, 7, 30, 18, 45, 3, 1, tzinfo=UTC)),
+        ("-0.5", datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)),
+        ("-86400", datetime(1969, 12, 31, tzinfo=UTC)),
+        ("253402128000", datetime(9999, 12, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_timestamp_is_in_seconds_and_may_have_a_fraction(
+    tmp_path: Path, timestamp: str, moment: datetime
+) -> None:
+    ratings = f"userId,movieId,rating,timestamp\n1,1,3.0,{timestamp}\n"
+
+    _, rows = read(write(tmp_path, ratings=ratings))
+
+    assert [row.created_at for row in rows] == [moment]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_files_of_every_tool_read_alike(tmp_path: Path, mark: str, end: str) -> None:
+    expected = read(write(tmp_path / "plain"))
+    folder = write(
+        tmp_path / "odd",
+        mark + MOVIES.replace("\n", end) + end,
+        mark + RATINGS.replace("\n", end).removesuffix(end),
+    )
+
+    assert read(folder) == expected
+
+
+def test_progress_counts_every_byte(tmp_path: Path) -> None:
+    source = MovieLensFolder(write(tmp_path))
+    advances: list[int] = []
+
+    for _ in source.movies(advances.append):
+        pass
+    for _ in source.ratings(advances.append):
+        pass
+
+    assert sum(advances) == source.bytes == len(MOVIES) + len(RATINGS)
+
+
+M = "movieId,title,genres\n"
+R = "userId,movieId,rating,timestamp\n"
+LONG = "x" * 294
+
+
+@pytest.mark.parametrize(
+    ("movies", "ratings", "message"),
+    [
+        ("", R, "movies.csv, line 1: the header has to be movieId,title,genres"),
+        ("movieId,title\n", R, "movies.csv, line 1: the header has to be movieId,title,genres"),
+        (R, M, "movies.csv, line 1: the header has to be movieId,title,genres"),
+        (M, M, "ratings.csv, line 1: the header has to be userId,movieId,rating,timestamp"),
+        (M + "1,Heat (1995)\n", R, "movies.csv, line 2: 2 column(s) instead of 3"),
+        (M + "1,Heat (1995),Action,1995\n", R, "movies.csv, line 2: 4 column(s) instead of 3"),
+        (
+            M + "one,Heat (1995),Action\n",
+            R,
+            "movies.csv, line 2: 'one': must be a whole number, written in digits",
+        ),
+        (
+            M + "0,Heat (1995),Action\n",
+            R,
+            "movies.csv, line 2: '0': Input should be greater than or equal to 1",
+        ),
+        (
+            M + "2147483648,Heat (1995),Action\n",
+            R,
+            "movies.csv, line 2: '2147483648': Input should be less than or equal to 2147483647",
+        ),
+        (
+            M + f"1,{LONG} (1995),Action\n",
+            R,
+            f"movies.csv, line 2: '{LONG[:60]}...': String should have at most 300 characters",
+        ),
+        (
+            M + "1, ,Action\n",
+            R,
+            "movies.csv, line 2: '': String should have at least 1 character",
+        ),
+        (
+            M + "1,He\0at (1995),Action\n",
+            R,
+            r"movies.csv, line 2: 'He\x00at (1995)': must not contain a NUL character",
+        ),
+        (
+            M + "1,Heat (1995),\n",
+            R,
+            "movies.csv, line 2: '': String should have at least 1 character",
+        ),
+        (
+            M + '1,"Heat\n (1995)",Action\n\n1,Ronin (1998),Action\n',
+            R,
+            "movies.csv, line 5: there is another movie 1 above",
+        ),
+        (
+            M + '1,"Heat (1995),Action\n2,Ronin (1998),Action\n',
+            R,
+            "movies.csv, line 2: not CSV: unexpected end of data",
+        ),
+        (
+            M + '1,"Heat" (1995),Action\n',
+            R,
+            "movies.csv, line 2: not CSV: ',' expected after '\"'",
+        ),
+        (
+            "movieId,title,genres,year\n1,Heat (1995),Action,MCMXCV\n",
+            R,
+            "movies.csv, line 2: 'MCMXCV': must be a whole number, written in digits",
+        ),
+        (MOVIES, R + "1,1,4.0\n", "ratings.csv, line 2: 3 column(s) instead of 4"),
+        (
+            MOVIES,
+            R + "1,1,4.0,0\n1,7,4.0,0\n",
+            "ratings.csv, line 3: there is no movie 7 in movies.csv",
+        ),
+        (
+            MOVIES,
+            R + "0,1,4.0,0\n",
+            "ratings.csv, line 2: '0': Input should be greater than or equal to 1",
+        ),
+        (
+            MOVIES,
+            R + "1,one,4.0,0\n",
+            "ratings.csv, line 2: 'one': must be a whole number, written in digits",
+        ),
+        *[
+            (
+                MOVIES,
+                R + f"1,1,{stars},0\n",
+                f"ratings.csv, line 2: '{stars}' is no number of stars, 0.5 to 5.0 in halves",
+            )
+            for stars in ("", "0", "0.0", "5.5", "6", "-1.0", "3.7", "good", "nan", "4e0")
+        ],
+        *[
+            (
+                MOVIES,
+                R + f"1,1,4.0,{timestamp}\n",
+                f"ratings.csv, line 2: '{timestamp}' is no time in seconds since 1970",
+            )
+            for timestamp in (
+                "",
+                "noon",
+                "1e9",
+                "+1",
+                "1_0",
+                "1.",
+                "0.1234567",
+                "nan",
+                "253402214400",
+            )
+        ],
+    ],
+)
+def test_a_broken_row_is_named_by_file_and_line(
+    tmp_path: Path, movies: str, ratings: str, message: str
+) -> None:
+    folder = write(tmp_path, movies, ratings)
+
+    with pytest.raises(UnusableFile) as error:
+        read(folder)
+
+    assert str(error.value) == message
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "movies.csv").write_bytes(
+        MOVIES.encode() + "7,Amélie (2001),Comedy\n".encode("latin-1")
+    )
+
+    with pytest.raises(UnusableFile) as error:
+        read(folder)
+
+    assert str(error.value) == "movies.csv, line 5: not UTF-8"
+
+
+# Importing
+
+
+def test_an_import_fills_a_new_database(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    finished = command(database_url, "import-movielens", write(tmp_path / "files"))
+
+    assert summary(finished) == {
+        "new": (3, 3),
+        "updated": (0, 0),
+        "unchanged": (0, 0),
+        "merged by title": (0, 0),
+        "read": (3, 3),
+    }
+    assert finished.errors == ""
+    assert everything(engine) == (
+        [
+            {
+                "id": 1,
+                "title": "Toy Story (1995)",
+                "search_title": "toy story (1995)",
+                "year": 1995,
+                "genre": "Adventure",
+                "rating_count": 2,
+                "rating_sum": 8,
+                "average_rating": 4.0,
+                "weighted_rating": 38 / 12,
+            },
+            {
+                "id": 2,
+                "title": "Heat (1995)",
+                "search_title": "heat (1995)",
+                "year": 1995,
+                "genre": "Action",
+                "rating_count": 1,
+                "rating_sum": 1,
+                "average_rating": 1.0,
+                "weighted_rating": 31 / 11,
+            },
+            {
+                "id": 3,
+                "title": 'Cats, "The Musical" (1998)',
+                "search_title": 'cats, "the musical" (1998)',
+                "year": 1998,
+                "genre": "Unknown",
+                "rating_count": 0,
+                "rating_sum": 0,
+                "average_rating": None,
+                "weighted_rating": None,
+            },
+        ],
+        [
+            {
+                "id": 1,
+                "movie_id": 1,
+                "user_id": 1,
+                "score": 4,
+                "created_at": datetime(2000, 7, 30, 18, 45, 3, tzinfo=UTC),
+            },
+            {
+                "id": 2,
+                "movie_id": 2,
+                "user_id": 1,
+                "score": 1,
+                "created_at": datetime(2000, 7, 30, 18, 37, 4, tzinfo=UTC),
+            },
+            {
+                "id": 3,
+                "movie_id": 1,
+                "user_id": 2,
+                "score": 4,
+                "created_at": datetime(2015, 10, 24, 19, 27, 15, tzinfo=UTC),
+            },
+        ],
+    )
+
+
+def test_an_import_again_changes_nothing(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    movies = MOVIES + "901,Heat (1995),Drama\n"
+    folder = write(
+        tmp_path / "files", movies, RATINGS + "1,901,5.0,964982225\n,6,3.0,1\n,6,3.0,1\n"
+    )
+    command(database_url, "import-movielens", folder)
+    before = everything(engine)
+
+    finished = command(database_url, "import-movielens", folder)
+
+    assert summary(finished) == {
+        "new": (0, 0),
+        "updated": (0, 0),
+        "unchanged": (3, 6),
+        "merged by title": (1, 0),
+        "read": (4, 6),
+    }
+    assert everything(engine) == before
+
+
+def test_movies_without_a_usable_year_are_left_out_with_their_ratings(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    movies = MOVIES + "2,Babylon 5,Sci-Fi\n3,Old (1899),Drama\n4,Far (2101),Drama\n"
+    ratings = RATINGS + "1,2,4.0,0\n2,2,4.0,0\n1,3,4.0,0\n"
+
+    finished = command(database_url, "import-movielens", write(tmp_path / "files", movies, ratings))
+
+    assert summary(finished) == {
+        "new": (3, 3),
+        "updated": (0, 0),
+        "unchanged": (0, 0),
+        "merged by title": (0, 0),
+        "left out: no year": (1, 2),
+        "left out: year not in 1900..2100": (2, 1),
+        "read": (6, 6),
+    }
+    assert [row["id"] for row in movie_rows(engine)] == [1, 2, 3]
+    assert len(rating_rows(engine)) == 3
+
+
+def test_a_year_column_wins_over_the_title(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    movies = (
+        "movieId,title,genres,year\n"
+        "1,Inception,Sci-Fi,2010\n2,Heat (1995),Action,1996\n3,Ronin (1998),Action,\n"
+    )
+
+    finished = command(database_url, "import-movielens", write(tmp_path / "files", movies, R))
+
+    assert summary(finished)["new"] == (3, 0)
+    assert [(row["title"], row["year"]) for row in movie_rows(engine)] == [
+        ("Inception", 2010),
+        ("Heat (1995)", 1996),
+        ("Ronin (1998)", 1998),
+    ]
+
+
+def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        kept = repository.create(title="Heat (1995)", year=1994)
+        other = repository.create(title="Ronin", year=1998, genre="Action")
+        repository.add_rating(kept.id, 2, user_id=7)
+        repository.add_rating(other.id, 2, user_id=7)
+
+    counts = merge(engine, [HEAT], [rated(5)])
+
+    assert counts == MergeCounts(movies_updated=1, ratings_new=1)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        assert list(repository.problems()) == []
+        movie = repository.get(kept.id)
+        assert (movie.year, movie.genre, movie.average_rating) == (1995, "Action", 3.5)
+        assert repository.get(other.id).rating_count == 1
+
+
+def test_movies_of_one_title_become_the_first_with_the_ratings_of_all(engine: Engine) -> None:
+    twin = MovieRow(7, HEAT.title, 1996, "Drama")
+
+    counts = merge(engine, [HEAT, twin], [rated(5, 1), rated(1, 2, movie_id=7)])
+
+    assert counts == MergeCounts(movies_new=1, movies_merged=1, ratings_new=2)
+    assert scores(engine) == [(1, 1, 5), (1, 2, 1)]
+    [movie] = movie_rows(engine)
+    assert (movie["year"], movie["genre"], movie["average_rating"]) == (1995, "Action", 3.0)
+
+
+def test_movies_of_one_title_become_one_however_far_apart_they_are(engine: Engine) -> None:
+    movies = [MovieRow(n, f"Movie {n} (2000)", 2000, "Drama") for n in range(1, 2 * BATCH_SIZE)]
+    movies[-1] = MovieRow(movies[-1].id, movies[0].title, 2001, "Action")
+
+    counts = merge(engine, movies, [rated(5, movie_id=1), rated(3, 2, movie_id=movies[-1].id)])
+
+    assert counts == MergeCounts(movies_new=len(movies) - 1, movies_merged=1, ratings_new=2)
+    first = movie_rows(engine)[0]
+    assert (first["year"], first["genre"], first["rating_count"]) == (2000, "Drama", 2)
+    assert merge(engine, movies, []) == MergeCounts(
+        movies_unchanged=len(movies) - 1, movies_merged=1
+    )
+
+
+@pytest.mark.parametrize("gap", [0, RATINGS_A_STATEMENT], ids=["one statement", "two statements"])
+@pytest.mark.parametrize(
+    ("hours", "standing"), [((1, 2), 4), ((2, 1), 2), ((1, 1), 2)], ids=["later", "earlier", "same"]
+)
+def test_of_two_ratings_by_a_user_in_a_file_the_later_stands(
+    engine: Engine, hours: tuple[int, int], standing: int, gap: int
+) -> None:
+    between = [rated(3, user) for user in range(2, 2 + gap)]
+
+    counts = merge(engine, [HEAT], [rated(2, hour=hours[0]), *between, rated(4, hour=hours[1])])
+
+    is_replaced = standing == 4
+    assert (counts.ratings_new, counts.ratings_replacing) == (1 + gap, int(is_replaced))
+    assert counts.ratings_ignored == int(not is_replaced)
+    assert scores(engine)[0] == (1, 1, standing)
+    with Session(engine) as session:
+        assert list(MovieRepository(session).problems()) == []
+
+
+@pytest.mark.parametrize(
+    ("hour", "standing"), [(-1, 2), (0, 2), (1, 4)], ids=["older", "same time", "later"]
+)
+def test_a_rating_replaces_the_stored_one_only_if_it_is_later(
+    engine: Engine, hour: int, standing: int
+) -> None:
+    merge(engine, [HEAT], [rated(2)])
+
+    counts = merge(engine, [HEAT], [rated(4, hour=hour)])
+
+    replaced = int(standing == 4)
+    assert counts == MergeCounts(
+        movies_unchanged=1, ratings_replacing=replaced, ratings_ignored=1 - replaced
+    )
+    assert rating_rows(engine) == [
+        {
+            "id": 1,
+            "movie_id": 1,
+            "user_id": 1,
+            "score": standing,
+            "created_at": NOON + timedelta(hours=replaced),
+        }
+    ]
+    [movie] = movie_rows(engine)
+    assert (movie["rating_count"], movie["rating_sum"]) == (1, standing)
+
+
+def test_an_imported_time_is_stored_as_any_other(sqlite_url: str) -> None:
+    engine = create_db_engine(sqlite_url)
+    merge(engine, [HEAT], [rated(5)])
+    with Session(engine) as session:
+        session.add(Rating(movie_id=1, user_id=2, score=5, created_at=NOON))
+        session.commit()
+
+    with engine.connect() as connection:
+        texts = connection.exec_driver_sql("SELECT created_at FROM rating").scalars().all()
+
+    assert texts == ["2026-01-31 12:00:00.000000"] * 2
+    engine.dispose()
+
+
+def test_a_rating_given_to_the_service_outlives_an_import(engine: Engine) -> None:
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        movie = repository.create(title=HEAT.title, year=1995, genre="Action")
+        repository.add_rating(movie.id, 5, user_id=1)
+
+    counts = merge(engine, [HEAT], [RatingRow(6, 1, 1, datetime(2000, 1, 1, tzinfo=UTC))])
+
+    assert counts == MergeCounts(movies_unchanged=1, ratings_ignored=1)
+    assert scores(engine) == [(1, 1, 5)]
+
+
+def test_anonymous_ratings_are_repeated_only_as_often_as_either_side_has_them(
+    engine: Engine,
+) -> None:
+    ronin = MovieRow(7, "Ronin (1998)", 1998, "Action")
+    stored = [rated(5, None), rated(5, None), rated(4, None), rated(5, 1)]
+    given = [
+        *[rated(5, None)] * 3,  # one more than stored
+        rated(4, None, hour=1),
+        rated(3, None),
+        rated(5, None, movie_id=7),
+        rated(5, 1),
+    ]
+    merge(engine, [HEAT], stored)
+
+    counts = merge(engine, [HEAT, ronin], given)
+
+    assert counts == MergeCounts(movies_new=1, movies_unchanged=1, ratings_new=4, ratings_ignored=3)
+    assert sorted(row[:1] + row[2:] for row in scores(engine) if row[1] is None) == [
+        (1, 3),
+        (1, 4),
+        (1, 4),
+        (1, 5),
+        (1, 5),
+        (1, 5),
+        (2, 5),
+    ]
+    with Session(engine) as session:
+        assert list(MovieRepository(session).problems()) == []
+
+
+@pytest.mark.parametrize(
+    ("movies", "ratings", "message"),
+    [
+        (MOVIES.replace("title", "name"), RATINGS, "movies.csv, line 1: "),
+        (MOVIES + "1,Ronin (1998),Action\n", RATINGS, "movies.csv, line 5: "),
+        (MOVIES, RATINGS.replace("rating", "stars"), "ratings.csv, line 1: "),
+        (MOVIES, RATINGS + "1,7,4.0,0\n", "ratings.csv, line 5: "),
+        (MOVIES, RATINGS + "1,6,4.0,soon", "ratings.csv, line 5: "),
+    ],
+    ids=["header", "movie", "other header", "unknown movie", "last line"],
+)
+def test_a_broken_file_leaves_the_database_as_it_was(  # noqa: PLR0917 - fixtures
+    database_url: str,
+    engine: Engine,
+    tmp_path: Path,
+    command: Command,
+    movies: str,
+    ratings: str,
+    message: str,
+) -> None:
+    command(database_url, "seed")
+    merge(engine, [HEAT], [rated(5)])
+    before = everything(engine)
+
+    finished = command(database_url, "import-movielens", write(tmp_path / "files", movies, ratings))
+
+    assert finished.exit_code == 1
+    assert finished.output == ""
+    assert finished.errors.startswith(message)
+    assert finished.errors.count("\n") == 1
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("name", ["movies.csv", "ratings.csv"])
+def test_a_missing_file_is_named_and_no_database_is_made(
+    tmp_path: Path, command: Command, name: str
+) -> None:
+    folder = write(tmp_path / "files")
+    (folder / name).unlink()
+
+    finished = command(f"sqlite:///{tmp_path / 'new.db'}", "import-movielens", folder)
+
+    assert finished == Finished(1, "", f"Cannot read {folder / name}: No such file or directory\n")
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_an_import_on_a_plain_engine_is_all_or_nothing_too(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'notebook.db'}")
+    SQLModel.metadata.create_all(engine)
+
+    def broken() -> Iterator[RatingRow]:
+        yield from (rated(3, user) for user in range(1, 2 * RATINGS_A_STATEMENT))
+        raise UnusableFile
+
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        with pytest.raises(UnusableFile):
+            repository.merge([HEAT], broken())
+        nothing = everything(engine)
+        repository.merge([HEAT], [rated(5)])
+
+    assert nothing == ([], [])
+    assert scores(engine) == [(1, 1, 5)]
+    engine.dispose()
+
+
+def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engine) -> None:
+    with Session(engine) as session:
+        movie = MovieRepository(session).create(title=HEAT.title, year=1995)
+    if make_url(database_url).get_backend_name() == "sqlite":
+        impatient = create_db_engine(database_url, busy_timeout=0)
+    else:
+        impatient = create_engine(database_url, connect_args={"options": "-c lock_timeout=1"})
+
+    def movies() -> Iterator[MovieRow]:
+        # Before the first row is stored.
+        with Session(impatient) as session, pytest.raises(OperationalError):
+            MovieRepository(session).add_rating(movie.id, 1, user_id=2)
+        yield HEAT
+
+    with Session(engine) as session:
+        MovieRepository(session).merge(movies(), [rated(5)])
+    with Session(impatient) as session:
+        MovieRepository(session).add_rating(movie.id, 1, user_id=2)
+        assert list(MovieRepository(session).problems()) == []
+    impatient.dispose()
+
+    assert scores(engine) == [(movie.id, 1, 5), (movie.id, 2, 1)]
+
+
+def test_an_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
+    held: WeakSet[Moment] = WeakSet()
+    most = 0
+
+    def ratings() -> Iterator[RatingRow]:
+        nonlocal most
+        for user_id in range(1, 5 * RATINGS_A_STATEMENT + 1):
+            moment = Moment.fromtimestamp(user_id, UTC)
+            held.add(moment)
+            most = max(most, len(held))
+            yield RatingRow(HEAT.id, user_id, 3, moment)
+
+    with Session(engine) as session:
+        counts = MovieRepository(session).merge([HEAT], ratings())
+
+    assert counts.ratings_new == 5 * RATINGS_A_STATEMENT
+    # The batch that is stored, until the next one is complete.
+    assert most <= 2 * RATINGS_A_STATEMENT + 1
+
+
+def test_a_terminal_shows_how_far_the_import_is(
+    sqlite_url: str, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    finished = command(sqlite_url, "import-movielens", write(tmp_path / "files"))
+
+    assert "Importing" in finished.errors
+    assert "100%" in finished.errors
+
+
+# Exporting
+
+
+def test_an_export_is_what_movielens_publishes(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    merge(
+        engine,
+        [
+            MovieRow(1, 'Cats, "The Musical" (1998)', 1998, "Unknown"),
+            MovieRow(2, "Death Note: Desu nôto (2006\u20132007)", 2006, "Sci-Fi"),
+        ],
+        [
+            rated(4, 7, movie_id=2),
+            RatingRow(1, None, 5, NOON + timedelta(microseconds=1)),
+            RatingRow(2, 8, 1, NOON + timedelta(microseconds=250_000)),
+        ],
+    )
+    folder = tmp_path / "new" / "files"
+
+    finished = command(database_url, "export", folder)
+
+    assert finished == Finished(0, f"Wrote 2 movies and 3 ratings to {folder}\n", "")
+    assert sorted(path.name for path in folder.iterdir()) == ["movies.csv", "ratings.csv"]
+    assert (folder / "movies.csv").read_bytes().decode() == (
+        "movieId,title,genres\r\n"
+        '1,"Cats, ""The Musical"" (1998)",(no genres listed)\r\n'
+        "2,Death Note: Desu nôto (2006\u20132007),Sci-Fi\r\n"
+    )
+    assert (folder / "ratings.csv").read_bytes().decode() == (
+        "userId,movieId,rating,timestamp\r\n"
+        "7,2,4.0,1769860800\r\n"
+        ",1,5.0,1769860800.000001\r\n"
+        "8,2,1.0,1769860800.250000\r\n"
+    )
+
+
+def test_titles_without_their_year_get_a_column_for_it(
+    database_url: str, tmp_path: Path, command: Command
+) -> None:
+    command(database_url, "seed")
+
+    command(database_url, "export", tmp_path / "files")
+
+    assert (tmp_path / "files" / "movies.csv").read_text().splitlines() == [
+        "movieId,title,genres,year",
+        "1,Inception,Sci-Fi,2010",
+        "2,The Matrix,Sci-Fi,1999",
+        "3,The Godfather,Crime,1972",
+        "4,Spirited Away,Animation,2001",
+        "5,Black Panther,Action,2018",
+    ]
+
+
+def test_export_and_import_give_the_same_catalogue_in_a_new_database(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    command(database_url, "seed")
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        repository.create(title="Heat (1995)", year=1994, genre="Crime")
+        repository.create(title='=1+1, "東京" x', year=2100, genre="Sci-Fi, Adult")
+        repository.delete(2)
+        for movie_id in (1, 3, 6, 6, 6):
+            repository.add_rating(movie_id, 5)
+            repository.add_rating(movie_id, 4, user_id=movie_id)
+    twins = [RatingRow(1, None, 3, NOON), RatingRow(1, None, 3, NOON)]
+    merge(engine, [MovieRow(1, "Inception", 2010, "Sci-Fi")], twins)
+    backend = make_url(database_url).get_backend_name()
+
+    command(database_url, "export", tmp_path / "files")
+
+    with new_database(backend, tmp_path) as url:
+        summary(command(url, "import-movielens", tmp_path / "files"))
+        other = create_db_engine(url)
+        assert catalogue(other) == catalogue(engine)
+        command(url, "export", tmp_path / "again")
+        other.dispose()
+        assert command(url, "check").exit_code == 0
+    # The movies' ids close the gap; all else is the same to the byte.
+    sizes = [(tmp_path / name / "ratings.csv").stat().st_size for name in ("files", "again")]
+    assert sizes[0] == sizes[1]
+
+
+def test_an_export_imported_where_it_came_from_changes_nothing(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    command(database_url, "seed")
+    merge(engine, [HEAT], [rated(5, None), rated(5, None), rated(3, 1)])
+    before = everything(engine)
+    command(database_url, "export", tmp_path / "files")
+
+    finished = command(database_url, "import-movielens", tmp_path / "files")
+
+    assert summary(finished)["unchanged"] == summary(finished)["read"] == (6, 3)
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("name", ["movies.csv", "ratings.csv"])
+def test_an_export_overwrites_nothing(
+    sqlite_url: str, tmp_path: Path, command: Command, name: str
+) -> None:
+    (tmp_path / name).write_text("precious")
+
+    finished = command(sqlite_url, "export", tmp_path)
+
+    message = f"{tmp_path / name} exists and is not overwritten. Name another folder.\n"
+    assert finished == Finished(1, "", message)
+    assert [path.read_text() for path in tmp_path.glob("*.csv")] == ["precious"]
+
+
+def test_an_export_to_where_no_folder_can_be_says_so(
+    sqlite_url: str, tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+
+    finished = command(sqlite_url, "export", tmp_path / "file" / "files")
+
+    message = f"Cannot write to {tmp_path / 'file' / 'files'}: Not a directory\n"
+    assert finished == Finished(1, "", message)
+
+
+def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    def broken() -> Iterator[RatingRow]:
+        yield rated(3)
+        raise OperationalError("SELECT", {}, Exception("the server went away"))
+
+    with pytest.raises(OperationalError):
+        write_folder(tmp_path / "files", lambda: [HEAT], broken())
+
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_an_export_shows_one_moment_whatever_is_written_meanwhile(engine: Engine) -> None:
+    merge(engine, [HEAT], [rated(3)])
+    with Session(engine) as reading, Session(engine) as writing:
+        repository, other = MovieRepository(reading), MovieRepository(writing)
+
+        with repository.snapshot():
+            movies = list(repository.every_movie())
+            ronin = other.create(title="Ronin", year=1998)
+            other.add_rating(ronin.id, 5, user_id=1)
+            other.add_rating(movies[0].id, 5, user_id=1)
+            ratings = list(repository.every_rating())
+            same_movies = list(repository.every_movie())
+
+        assert ratings == [RatingRow(1, 1, 3, NOON)]
+        assert same_movies == movies
+        assert len(list(repository.every_movie())) == 2
+        assert [rating.score for rating in repository.every_rating()] == [5, 5]
