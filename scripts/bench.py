@@ -1,0 +1,343 @@
+"""Measures the service against the aims that it was built to, and prints a table of ratios.
+
+Two contenders are loaded in turn, over and over, so that whatever else the machine does hits both.
+A ratio is the median of its rounds' ratios.
+"""
+
+import os
+import platform
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Annotated, NamedTuple
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from app.errors import UnusableFile
+from scripts.bench_data import SEED, fill_baseline, make_catalogue
+from scripts.bench_import import peak_memory, seconds_of_executemany, seconds_of_import
+from scripts.bench_load import WRK, BenchError, Load, Target, get, load, post, serve
+
+PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
+PAGE = 50
+# So many different requests that few are repeated within a round.
+REQUESTS = 20_000
+
+
+@dataclass
+class Plan:
+    """How large the catalogues are, and how long they are asked for what."""
+
+    folder: Path
+    console: Console
+    movies: int
+    ratings: int
+    many_movies: int
+    many_ratings: int
+    clients: int
+    seconds: float
+    rounds: int
+    movielens: Path | None
+
+    def say(self, text: str) -> None:
+        """Tell what is being done, apart from the table."""
+        self.console.print(f"{text} ...", style="dim")
+
+    def catalogue(self, *, movies: int, ratings: int) -> Path:
+        """Return a database with this many movies and ratings, which is made only once."""
+        path = self.folder / f"{movies}-movies-{ratings}-ratings.db"
+        if not path.exists():
+            self.say(f"Making a catalogue of {movies:,} movies and {ratings:,} ratings")
+            make_catalogue(path, movies=movies, ratings=ratings)
+        return path
+
+    @contextmanager
+    def service(self, catalogue: Path, *, read_cache: bool = False) -> Iterator[int]:
+        """Run the service on a catalogue and yield its port."""
+        environment = {
+            "MOVIE_DATABASE_URL": f"sqlite:///{catalogue}",
+            "MOVIE_READ_CACHE": str(read_cache),
+        }
+        with serve("app.main:app", self.folder / "service.log", environment) as port:
+            yield port
+
+    @contextmanager
+    def baseline(self, catalogue: Path) -> Iterator[int]:
+        """Run the baseline on a copy of a catalogue and yield its port."""
+        path = self.folder / "baseline.db"
+        environment = {"BASELINE_FILE": str(path)}
+        with serve("scripts.bench_baseline:app", self.folder / "baseline.log", environment) as port:
+            fill_baseline(path, catalogue)
+            yield port
+        path.unlink()
+
+
+class Rounds(NamedTuple):
+    """What came of loading a contender and another in turn."""
+
+    contender: list[Load]
+    other: list[Load]
+
+    def compare(self, measure: Callable[[Load], float]) -> tuple[float, float, float]:
+        """Return the median of each side, and the median of the rounds' ratios."""
+        mine, others = (list(map(measure, loads)) for loads in self)
+        ratios = [one / another for one, another in zip(mine, others, strict=True)]
+        return median(mine), median(others), median(ratios)
+
+
+class Row(NamedTuple):
+    """A line of the table: a ratio and the bound that it should keep."""
+
+    measured: str
+    service: str
+    compared_with: str
+    ratio: float
+    bound: float
+    at_least: bool
+    note: str = ""
+
+    @classmethod
+    def of_rate(cls, measured: str, rounds: Rounds, at_least: float, other: str) -> "Row":
+        """Return the row of a rate that should be so many times another's."""
+        mine, others, ratio = rounds.compare(lambda load: load.rate)
+        compared_with = f"{others:,.0f}/s {other}"
+        return cls(measured, f"{mine:,.0f}/s", compared_with, ratio, at_least, at_least=True)
+
+    @classmethod
+    def of_latency(
+        cls, measured: str, rounds: Rounds, at_most: float, other: str, percentile: str = "median"
+    ) -> "Row":
+        """Return the row of a latency that should be at most so many times another's."""
+        mine, others, ratio = rounds.compare(lambda load: getattr(load, percentile))
+        compared_with = f"{others:,.2f} ms {other}"
+        return cls(measured, f"{mine:,.2f} ms", compared_with, ratio, at_most, at_least=False)
+
+    @property
+    def is_met(self) -> bool:
+        """Tell whether the ratio keeps its bound."""
+        return self.ratio >= self.bound if self.at_least else self.ratio <= self.bound
+
+
+def load_in_turn(plan: Plan, contender: Target, other: Target) -> Rounds:
+    """Load two targets in turn, after a short warm-up of each."""
+    targets = (contender, other)
+    for target in targets:
+        load(target, 1, plan.folder)
+    loads = [
+        [load(target, plan.seconds, plan.folder) for target in targets] for _ in range(plan.rounds)
+    ]
+    if not all(each.requests > each.errors for turn in loads for each in turn):
+        raise BenchError(f"A server answered nothing within {plan.seconds:g} s, or errors only")
+    return Rounds(*map(list, zip(*loads, strict=True)))
+
+
+def reads_against_baseline(plan: Plan) -> Iterator[Row]:
+    """Load the service and the baseline with each kind of read."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    any_movie = [get(f"/movies/{rng.randint(1, plan.movies)}") for _ in range(REQUESTS)]
+    reads = [
+        ("GET /movies/{id}", any_movie, 1.5),
+        (f"GET /movies?limit={PAGE}", [get(f"/movies?limit={PAGE}")], 2),
+        (f"GET /movies/top of {plan.ratings:,} ratings", [get("/movies/top")], 60),
+    ]
+    with plan.service(catalogue) as service, plan.baseline(catalogue) as baseline:
+        for name, requests, aim in reads:
+            plan.say(name)
+            rounds = load_in_turn(
+                plan,
+                Target(service, requests, plan.clients),
+                Target(baseline, requests, plan.clients),
+            )
+            yield Row.of_rate(name, rounds, aim, "baseline")
+
+
+def top_at_two_sizes(plan: Plan) -> Iterator[Row]:
+    """Compare the ranking's latency on many ratings with that on few."""
+    requests = [get("/movies/top")]
+    many = plan.catalogue(movies=plan.movies, ratings=plan.many_ratings)
+    few = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    with plan.service(many) as on_many, plan.service(few) as on_few:
+        name = f"GET /movies/top of {plan.many_ratings:,} ratings"
+        plan.say(name)
+        rounds = load_in_turn(plan, Target(on_many, requests, 1), Target(on_few, requests, 1))
+        other = f"of {plan.ratings:,}"
+        yield Row.of_latency(name, rounds, 1.3, other)
+
+
+def last_page(plan: Plan) -> Iterator[Row]:
+    """Compare the last page's latency with the first one's."""
+    last = [get(f"/movies?limit={PAGE}&offset={plan.many_movies - PAGE}")]
+    first = [get(f"/movies?limit={PAGE}")]
+    with plan.service(plan.catalogue(movies=plan.many_movies, ratings=plan.ratings)) as port:
+        name = f"Last page of {plan.many_movies:,} movies"
+        plan.say(name)
+        rounds = load_in_turn(plan, Target(port, last, 1), Target(port, first, 1))
+        yield Row.of_latency(name, rounds, 3, "first page")
+
+
+def ratings_against_baseline(plan: Plan) -> Iterator[Row]:
+    """Load the service and the baseline with ratings, each of which is on disk when answered."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    ratings = [
+        {"movie_id": rng.randint(1, plan.movies), "user_id": user, "score": rng.randint(1, 5)}
+        for user in range(1, REQUESTS + 1)
+    ]
+    requests = [post("/ratings", rating) for rating in ratings]
+    name = f"POST /ratings, {plan.clients} clients"
+    plan.say(name)
+    with plan.service(catalogue) as service, plan.baseline(catalogue) as baseline:
+        rounds = load_in_turn(
+            plan,
+            Target(service, requests, plan.clients),
+            Target(baseline, requests, plan.clients),
+        )
+    failed = [
+        f"{side}: {sum(load.errors for load in loads)} of {sum(load.requests for load in loads)}"
+        for side, loads in zip(("service", "baseline"), rounds, strict=True)
+    ]
+    note = f"POST /ratings that failed: {', '.join(failed)}"
+    yield Row.of_rate(name, rounds, 2.5, "baseline")._replace(note=note)
+    yield Row.of_latency(f"{name}, p99", rounds, 1, "baseline", "p99")
+
+
+def repeated_read(plan: Plan) -> Iterator[Row]:
+    """Compare a read that is answered from memory with a route that does nothing."""
+    name = f"GET /movies?limit={PAGE} again and again"
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    plan.say(name)
+    with plan.service(catalogue, read_cache=True) as port:
+        page = Target(port, [get(f"/movies?limit={PAGE}")], plan.clients)
+        health = Target(port, [get("/health")], plan.clients)
+        yield Row.of_rate(name, load_in_turn(plan, page, health), 2, "GET /health")
+
+
+def movielens_import(plan: Plan) -> Iterator[Row]:
+    """Compare the import of a MovieLens folder with storing its rows from memory."""
+    source = plan.movielens
+    if source is None:
+        return
+    name = f"Import of {source.resolve().name}"
+    plan.say(name)
+    imported, stored = plan.folder / "imported.db", plan.folder / "stored.db"
+    turns = [
+        (seconds_of_import(source, imported), seconds_of_executemany(imported, stored))
+        for _ in range(plan.rounds)
+    ]
+    mine, others = zip(*turns, strict=True)
+    peak = peak_memory("import-movielens", str(source), database=imported)
+    before = peak_memory("--help", database=imported)
+    yield Row(
+        name,
+        f"{median(mine):.2f} s",
+        f"{median(others):.2f} s executemany",
+        median(one / another for one, another in turns),
+        2,
+        at_least=False,
+        note=f"The import's process holds {peak} MiB at most, {before} MiB before it starts",
+    )
+
+
+MEASUREMENTS = (
+    reads_against_baseline,
+    top_at_two_sizes,
+    last_page,
+    ratings_against_baseline,
+    repeated_read,
+    movielens_import,
+)
+
+
+def report(rows: list[Row], plan: Plan) -> None:
+    """Print the table and what is needed to judge it."""
+    # A table that is pasted elsewhere must not be folded.
+    plan.console.width = max(plan.console.width, 120)
+    columns = ("measured", "service", "compared with", "ratio", "aim", "result")
+    table = Table(*columns, box=box.MARKDOWN)
+    for row in rows:
+        aim = f"{'at least' if row.at_least else 'at most'} {row.bound:g}"
+        result = "[green]met[/green]" if row.is_met else "[red]missed[/red]"
+        table.add_row(row.measured, row.service, row.compared_with, f"{row.ratio:.2f}", aim, result)
+    plan.console.print(table)
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    client = "wrk" if WRK else "a client in Python, which costs more than wrk"
+    for line in (
+        *(row.note for row in rows if row.note),
+        *([] if plan.movielens else ["The import was not measured: --movielens FOLDER"]),
+        "Nothing is cached but where a read is sent again and again; ratings with synchronous=FULL",
+        f"{plan.rounds} rounds of {plan.seconds:g} s, {plan.clients} connections of {client}",
+        f"{plan.movies:,} movies where no other number stands; {os.cpu_count()} cores, one worker",
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}",
+    ):
+        plan.console.print(line)
+
+
+def bench(
+    *,
+    movies: Annotated[int, typer.Option(min=1, help="Movies in most catalogues.")] = 10_000,
+    ratings: Annotated[int, typer.Option(min=1, help="Ratings in most catalogues.")] = 100_000,
+    many_movies: Annotated[
+        int, typer.Option(min=PAGE, help="Movies where pages are far apart.")
+    ] = 87_000,
+    many_ratings: Annotated[
+        int,
+        typer.Option(min=1, help="Ratings where there are many; 10 million take 1 GB of disk."),
+    ] = 10_000_000,
+    clients: Annotated[int, typer.Option(min=1, help="Connections that send at once.")] = 8,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of a round.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each contender is loaded.")] = 5,
+    movielens: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="A MovieLens folder, to measure its import."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Where to keep the catalogues meanwhile."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A short look: a million ratings, 2 rounds of 1 s.")
+    ] = False,
+) -> None:
+    """Measure the service on catalogues that it makes, and print one table of ratios."""
+    console = Console()
+    if quick:
+        many_ratings, seconds, rounds = min(many_ratings, 1_000_000), 1, 2
+    with tempfile.TemporaryDirectory(dir=folder, prefix="movie-bench-") as workplace:
+        plan = Plan(
+            folder=Path(workplace),
+            console=console,
+            movies=movies,
+            ratings=ratings,
+            many_movies=many_movies,
+            many_ratings=many_ratings,
+            clients=clients,
+            seconds=seconds,
+            rounds=rounds,
+            movielens=movielens,
+        )
+        try:
+            rows = [row for measurement in MEASUREMENTS for row in measurement(plan)]
+        except (BenchError, UnusableFile) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(1) from None
+        report(rows, plan)
+
+
+if __name__ == "__main__":
+    # Servers and catalogues go away with the bench, also where it is told to stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    typer.run(bench)

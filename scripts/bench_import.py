@@ -1,0 +1,92 @@
+"""The import of a MovieLens folder, and the least work that SQLite could do in its place."""
+
+import gc
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+from sqlmodel import Session
+
+from app.db import create_db_engine, migration_connection, upgrade_to_head
+from app.movielens import MovieLensFolder
+from app.repository import MovieRepository
+from scripts.bench_load import BenchError
+
+COMMAND_LINE = Path(__file__).with_name("db.py")
+TABLES = ("movie", "rating")
+# Runs a command from a process that is small itself: a process counts its parent's memory as its
+# own until it has loaded its program.
+PEAK_OF_COMMAND = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def seconds_of_import(source: Path, target: Path) -> float:
+    """Import a folder into a new database, as the command does, and return how long it takes."""
+    _make_empty(target)
+    engine = create_db_engine(f"sqlite:///{target}")
+    gc.collect()
+    started = time.perf_counter()
+    folder = MovieLensFolder(source)
+    with Session(engine) as session:
+        MovieRepository(session).merge(folder.movies(_ignore), folder.ratings(_ignore))
+    seconds = time.perf_counter() - started
+    engine.dispose()
+    return seconds
+
+
+def seconds_of_executemany(source: Path, target: Path) -> float:
+    """Store the rows of a database in another one, from memory, and return how long it takes.
+
+    It is one transaction over the same tables, with the same indexes and constraints.
+    """
+    with closing(sqlite3.connect(source)) as database:
+        rows = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}  # noqa: S608 - constants
+    _make_empty(target)
+    gc.collect()
+    with closing(sqlite3.connect(target, isolation_level=None)) as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        database.execute("PRAGMA synchronous=FULL")
+        started = time.perf_counter()
+        database.execute("BEGIN IMMEDIATE")
+        for name, values in rows.items():
+            marks = ",".join("?" * len(values[0]))
+            database.executemany(f"INSERT INTO {name} VALUES ({marks})", values)  # noqa: S608 - constants
+        database.execute("COMMIT")
+        return time.perf_counter() - started
+
+
+def peak_memory(*arguments: str, database: Path) -> int:
+    """Return the most memory that a command of scripts/db.py has held, in MiB.
+
+    Raises:
+        BenchError: the command fails; the message is what it said.
+    """
+    command = [sys.executable, str(COMMAND_LINE), *arguments]
+    result = subprocess.run(  # noqa: S603 - this project's own command
+        [sys.executable, "-S", "-c", PEAK_OF_COMMAND, *command],
+        env={"MOVIE_DATABASE_URL": f"sqlite:///{database}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise BenchError(f"{' '.join(arguments)} fails:\n{result.stderr}")
+    # macOS counts in bytes, the others in KiB.
+    return int(result.stdout) // (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _make_empty(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+    with migration_connection(f"sqlite:///{path}") as connection:
+        upgrade_to_head(connection)
+
+
+def _ignore(_: int) -> None:
+    """Stand in for a progress bar."""
