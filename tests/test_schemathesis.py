@@ -30,9 +30,9 @@ LEFT_OUT = [
     # PUT /movies/top is not 405 but 422: "top" could be an id.
     "unsupported_method",
 ]
-# The ends of the engines' integers, and what is past them. Left to itself, schemathesis takes
-# hundreds of requests to come upon one.
-EDGES = [-1, 0, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 10**30]
+# The first integers that PostgreSQL's columns and both engines' drivers cannot take. Left to
+# itself, schemathesis takes hundreds of requests to come upon one.
+EDGES = [2**31, 2**63]
 EDGES_PROBABILITY = 0.2
 
 
@@ -101,7 +101,8 @@ def test_without_a_bound_of_integers_that_would_fail(tmp_path: Path, bounded: st
     with running_server(
         tmp_path, project=project, database_url=database_url, api_key=KEY
     ) as server:
-        finished = run_schemathesis(server, tmp_path, *SHORT, "--max-failures=1")
+        options = [f"--max-examples={EXAMPLES}", "--phases=fuzzing", "--max-failures=1"]
+        finished = run_schemathesis(server, tmp_path, *options)
 
     assert finished.exit_code == 1, finished.output + finished.errors
     assert "Server error" in finished.output
