@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import Select
@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 # How many rows a bulk method holds at a time.
 BATCH_SIZE = 1000
-# More are hardly faster, and the statement takes longer to build.
-RATINGS_A_STATEMENT = 100
+# Before a statement changes a page, SQLite keeps a copy of it until the statement's end: the more
+# rows share that, the better. Their 4 parameters each have to stay below its limit of 32,766.
+RATINGS_A_STATEMENT = 4000
 
 
 class MovieChanges(TypedDict, total=False):
@@ -365,14 +366,19 @@ class MovieRepository:
                 if (movie := first[row.title]).year != row.year or movie.genre != row.genre
             ]
             new = [
-                {"title": title, "year": movie.year, "genre": movie.genre}
+                {
+                    "title": title,
+                    "search_title": search_key(title),
+                    "year": movie.year,
+                    "genre": movie.genre,
+                }
                 for title, movie in first.items()
                 if title not in stored
             ]
             if changed:
                 self._session.execute(statements.DESCRIBE_MOVIE, changed)
             if new:
-                rows = self._session.execute(statements.INSERT_MOVIE, new)
+                rows = self._session.execute(statements.INSERT_MOVIES, new)
                 stored |= {row.title: row for row in rows}
             ids |= {movie.id: stored[movie.title].id for movie in batch}
             done |= {row.id for row in stored.values()}
@@ -389,13 +395,10 @@ class MovieRepository:
         last_id = {"last_id": self._session.execute(statements.LAST_RATING_ID).scalar_one()}
         connection = self._session.connection()
         given = stored = 0
-        some_are_anonymous = False
         for batch in _batches(ratings, RATINGS_A_STATEMENT):
             given += len(batch)
             stored += self._merge_batch(batch, ids)
-            some_are_anonymous = some_are_anonymous or any(row.user_id is None for row in batch)
-        if some_are_anonymous:
-            stored -= connection.execute(statements.DELETE_REPEATED_RATINGS, last_id).rowcount
+        stored -= connection.execute(statements.DELETE_REPEATED_RATINGS, last_id).rowcount
         counts.ratings_new = connection.execute(
             statements.COUNT_LATER_RATINGS, last_id
         ).scalar_one()
@@ -407,18 +410,17 @@ class MovieRepository:
         connection = self._session.connection()
         if self._dialect == "sqlite":
             values = [
-                value
-                for row in ratings
-                for value in (
+                (
                     ids[row.movie_id],
                     row.user_id,
                     row.score,
                     # 2026-01-31 12:00:00.000000, as SQLAlchemy stores it.
                     row.created_at.astimezone(UTC).isoformat(" ", "microseconds")[:26],
                 )
+                for row in ratings
             ]
             sql = statements.merge_ratings_on_sqlite(len(ratings))
-            return connection.exec_driver_sql(sql, tuple(values)).rowcount
+            return connection.exec_driver_sql(sql, (*chain.from_iterable(values),)).rowcount
         rows = [
             {
                 "movie_id": ids[row.movie_id],

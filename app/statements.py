@@ -20,6 +20,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -218,6 +219,7 @@ _RATING_ROW = RATING.c["movie_id", "user_id", "score", "created_at"]
 EVERY_MOVIE = select(*_MOVIE_ROW).order_by(MOVIE.c.id)
 EVERY_RATING = select(*_RATING_ROW).order_by(RATING.c.id)
 MOVIES_BY_TITLE = select(*_MOVIE_ROW).where(MOVIE.c.title.in_(bindparam("titles", expanding=True)))
+INSERT_MOVIES = insert(MOVIE).returning(MOVIE.c.id, MOVIE.c.title)
 DESCRIBE_MOVIE = (
     update(MOVIE)
     .where(_this_movie)
@@ -250,20 +252,26 @@ def merge_ratings_on_sqlite(count: int) -> str:
     Its parameters are RatingRow's fields, of one rating after the other, as SQLite stores them. It
     is text, since SQLAlchemy's handling of the parameters would take as long as storing them.
     """
-    rows = [dict.fromkeys(_RATING_ROW.keys())] * count
-    merge = _or_replace_older(sqlite.insert(RATING).values(rows))
-    return str(merge.compile(dialect=sqlite.dialect()))
+    merge = _or_replace_older(sqlite.insert(RATING))
+    sql = str(merge.compile(dialect=sqlite.dialect(), column_keys=_RATING_ROW.keys()))
+    marks = "(?, ?, ?, ?)"
+    return sql.replace(marks, ", ".join([marks] * count))
 
 
 _likeness = RATING.c["movie_id", "score", "created_at"]
 _is_earlier = RATING.c.id <= bindparam("last_id")
+_later = RATING.alias()
 _anonymous = (
     select(
         RATING.c.id,
         func.row_number().over(partition_by=_likeness, order_by=RATING.c.id).label("place"),
         func.count(case((_is_earlier, 1))).over(partition_by=_likeness).label("earlier"),
     )
-    .where(RATING.c.user_id.is_(None))
+    .where(
+        RATING.c.user_id.is_(None),
+        # Asked once: most imports have none and need not look through the others.
+        exists().where(_later.c.user_id.is_(None), _later.c.id > bindparam("last_id")),
+    )
     .subquery()
 )
 # Of the same anonymous ratings, as many of the later ones as there are earlier ones.

@@ -13,11 +13,12 @@ from sqlalchemy import Engine, create_engine, make_url, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
 
+from app import repository
 from app.db import create_db_engine
 from app.errors import UnusableFile
 from app.models import Rating
 from app.movielens import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
-from app.repository import BATCH_SIZE, RATINGS_A_STATEMENT, MergeCounts, MovieRepository
+from app.repository import BATCH_SIZE, MergeCounts, MovieRepository
 from app.statements import RATING
 from scripts import db
 from tests.helpers import movie_rows
@@ -37,6 +38,9 @@ userId,movieId,rating,timestamp
 """
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
+
+# How many ratings a statement takes in tests of what lies between two of them.
+FEW = 10
 
 Command = Callable[..., Finished]
 
@@ -61,6 +65,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Finished(ending.value.code, output, errors)
 
     return run
+
+
+@pytest.fixture
+def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a statement take few ratings."""
+    monkeypatch.setattr(repository, "RATINGS_A_STATEMENT", FEW)
 
 
 def write(folder: Path, movies: str = MOVIES, ratings: str = RATINGS) -> Path:
@@ -560,7 +570,8 @@ def test_movies_of_one_title_become_one_however_far_apart_they_are(engine: Engin
     )
 
 
-@pytest.mark.parametrize("gap", [0, RATINGS_A_STATEMENT], ids=["one statement", "two statements"])
+@pytest.mark.usefixtures("few_at_a_time")
+@pytest.mark.parametrize("gap", [0, FEW], ids=["one statement", "two statements"])
 @pytest.mark.parametrize(
     ("hours", "standing"), [((1, 2), 4), ((2, 1), 2), ((1, 1), 2)], ids=["later", "earlier", "same"]
 )
@@ -708,12 +719,13 @@ def test_a_missing_file_is_named_and_no_database_is_made(
     assert not (tmp_path / "new.db").exists()
 
 
+@pytest.mark.usefixtures("few_at_a_time")
 def test_an_import_on_a_plain_engine_is_all_or_nothing_too(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path / 'notebook.db'}")
     SQLModel.metadata.create_all(engine)
 
     def broken() -> Iterator[RatingRow]:
-        yield from (rated(3, user) for user in range(1, 2 * RATINGS_A_STATEMENT))
+        yield from (rated(3, user) for user in range(1, 2 * FEW))
         raise UnusableFile
 
     with Session(engine) as session:
@@ -752,13 +764,14 @@ def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engi
     assert scores(engine) == [(movie.id, 1, 5), (movie.id, 2, 1)]
 
 
+@pytest.mark.usefixtures("few_at_a_time")
 def test_an_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
     held: WeakSet[Moment] = WeakSet()
     most = 0
 
     def ratings() -> Iterator[RatingRow]:
         nonlocal most
-        for user_id in range(1, 5 * RATINGS_A_STATEMENT + 1):
+        for user_id in range(1, 5 * FEW + 1):
             moment = Moment.fromtimestamp(user_id, UTC)
             held.add(moment)
             most = max(most, len(held))
@@ -767,9 +780,9 @@ def test_an_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
     with Session(engine) as session:
         counts = MovieRepository(session).merge([HEAT], ratings())
 
-    assert counts.ratings_new == 5 * RATINGS_A_STATEMENT
+    assert counts.ratings_new == 5 * FEW
     # The batch that is stored, until the next one is complete.
-    assert most <= 2 * RATINGS_A_STATEMENT + 1
+    assert most <= 2 * FEW + 1
 
 
 def test_a_terminal_shows_how_far_the_import_is(
