@@ -1,13 +1,15 @@
 """Settings, read from the environment and from .env."""
 
 import re
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from uvicorn.config import STARTUP_FAILURE
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 LOCAL_DEV_SERVERS = [
@@ -91,21 +93,33 @@ class Settings(BaseSettings):
     @classmethod
     def _one_meaning_from_every_folder(cls, value: str) -> str:
         try:
-            url = make_url(value)
+            # The short form is what hosting services hand out.
+            url = make_url(re.sub(r"^postgres://", "postgresql://", value))
         except ArgumentError:
             raise ValueError("must be a URL such as sqlite:///./movies.db") from None
+        if "\0" in str(url.database):
+            raise ValueError("must not contain a NUL character")
         match url.get_backend_name():
             case "sqlite":
                 if url.database in (None, "", ":memory:"):
                     raise ValueError("must name a file: threads cannot share a database in memory")
+                if url.query:
+                    raise ValueError("must be a file's path alone, without options after '?'")
                 # Commands run from any folder must mean the same database.
                 path = PROJECT_ROOT / Path(str(url.database))
-                return url.set(database=str(path)).render_as_string(hide_password=False)
+                url = url.set(drivername="sqlite", database=str(path))
+                return url.render_as_string(hide_password=False)
             case "postgresql":
                 url = url.set(drivername="postgresql+psycopg")
                 return url.render_as_string(hide_password=False)
             case other:
                 raise ValueError(f"must be sqlite or postgresql, not {other}")
+
+
+def stop(message: str) -> NoReturn:
+    """End the program with a message, in the way that makes uvicorn start no worker again."""
+    sys.stderr.write(f"{message}\n")
+    raise SystemExit(STARTUP_FAILURE)
 
 
 def load_settings() -> Settings:
@@ -117,4 +131,4 @@ def load_settings() -> Settings:
             f"MOVIE_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
             for problem in error.errors()
         ]
-        raise SystemExit("\n".join(["Settings are not valid.", *lines])) from None
+        stop("\n".join(["Settings are not valid.", *lines]))

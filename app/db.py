@@ -2,10 +2,12 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from alembic.config import Config
@@ -15,10 +17,10 @@ from alembic.script import ScriptDirectory
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
 from app.config import PROJECT_ROOT, Settings
 from app.errors import SetupError
@@ -31,6 +33,10 @@ MIGRATION_TIMEOUT = 60.0
 # time: a few threads serve more requests than many.
 SQLITE_THREADS = 4
 POSTGRESQL_THREADS = 16
+# Threads that are left to reads while writers wait for locks in all others.
+POSTGRESQL_READ_THREADS = 4
+# Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
+CONNECT_TIMEOUT = 5
 # Any number, the same in every process that may migrate the same PostgreSQL database.
 MIGRATION_LOCK = 7_305_812
 
@@ -40,7 +46,7 @@ def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
 
     Args:
         database_url: a SQLite file or a PostgreSQL database.
-        busy_timeout: seconds that SQLite waits for another process's write.
+        busy_timeout: seconds that a statement waits for another writer's lock.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
@@ -52,12 +58,39 @@ def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
             begin="BEGIN",
             pool_size=SQLITE_THREADS + 1,
         )
-    return create_engine(url, pool_size=POSTGRESQL_THREADS + 1, pool_pre_ping=True)
+    # PostgreSQL takes 0 for no limit.
+    lock_timeout = max(1, round(busy_timeout * 1000))
+    return _postgresql_engine(
+        url,
+        options=f"-c lock_timeout={lock_timeout}",
+        pool_size=POSTGRESQL_THREADS + 1,
+        pool_pre_ping=True,
+    )
 
 
 def worker_threads(engine: Engine) -> int:
     """Return how many threads the service should answer requests with."""
     return SQLITE_THREADS if engine.dialect.name == "sqlite" else POSTGRESQL_THREADS
+
+
+def concurrent_writers(engine: Engine) -> int:
+    """Return how many requests may write at a time, so that they leave threads to reads."""
+    if engine.dialect.name == "sqlite":
+        return 1
+    return POSTGRESQL_THREADS - POSTGRESQL_READ_THREADS
+
+
+def _postgresql_engine(
+    url: URL,
+    *,
+    options: str = "",
+    **engine_options: Any,  # noqa: ANN401 - create_engine's own
+) -> Engine:
+    arguments = {"connect_timeout": CONNECT_TIMEOUT, "options": options}
+    # What the URL says of the connection holds.
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    with readable_database_errors(url):
+        return create_engine(url, connect_args=arguments, **engine_options)
 
 
 def _sqlite_engine(
@@ -78,7 +111,7 @@ def _sqlite_engine(
         # Off by default in SQLite, and it cannot be changed inside a transaction.
         cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
         # Readers and a writer do not wait for each other.
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor, busy_timeout)
         # An acknowledged write survives a power cut; NORMAL would lose the last ones.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
@@ -89,6 +122,20 @@ def _sqlite_engine(
         connection.connection.cursor().execute(begin)
 
     return engine
+
+
+def _use_wal(cursor: DBAPICursor, busy_timeout: float) -> None:
+    """Switch a file to WAL, which does not wait by itself while another process has a lock."""
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 async def get_session(request: Request) -> AsyncIterator[Session]:
@@ -126,19 +173,23 @@ def migration_connection(database_url: str) -> Iterator[Connection]:
                 poolclass=NullPool,
             )
         else:
-            engine = create_engine(url, poolclass=NullPool)
+            engine = _postgresql_engine(url, poolclass=NullPool)
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 lock = text("SELECT pg_advisory_xact_lock(:key)")
                 connection.execute(lock, {"key": MIGRATION_LOCK})
+            revision = _revision(connection)
             yield connection
-            if connection.dialect.name == "sqlite" and (
-                orphans := connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-            ):
-                raise SetupError(
-                    f"The migration would leave {len(orphans)} row(s) that refer to nothing. "
-                    "It was rolled back."
-                )
+            if connection.dialect.name == "sqlite" and _revision(connection) != revision:
+                _refuse_orphans(connection)
+
+
+def _refuse_orphans(connection: Connection) -> None:
+    if orphans := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+        raise SetupError(
+            f"The migration would leave {len(orphans)} row(s) that refer to nothing. "
+            "It was rolled back.\nRun: uv run python scripts/db.py check"
+        )
 
 
 def upgrade_to_head(connection: Connection) -> None:
@@ -151,7 +202,11 @@ def upgrade_to_head(connection: Connection) -> None:
     migrations = MigrationContext.configure(
         connection,
         # What alembic.command.upgrade() does, which would load env.py for it.
-        opts={"fn": lambda current, _: _migrations()._upgrade_revs("head", current)},  # noqa: SLF001
+        opts={
+            "fn": lambda current, _: _migrations()._upgrade_revs("head", current),  # noqa: SLF001
+            # Names constraints as alembic's own commands do, see migrations/env.py.
+            "target_metadata": SQLModel.metadata,
+        },
     )
     with Operations.context(migrations):
         migrations.run_migrations()
@@ -163,7 +218,7 @@ def current_revision(connection: Connection) -> str | None:
     Raises:
         SetupError: this version of the service does not know the revision.
     """
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = _revision(connection)
     known = {script.revision for script in _migrations().walk_revisions()}
     if current is not None and current not in known:
         raise SetupError(
@@ -200,6 +255,17 @@ def require_file(url: URL) -> None:
         )
 
 
+def _require_writable(url: URL) -> None:
+    path = Path(str(url.database))
+    # SQLite itself would begin a transaction all the same and fail at its first write.
+    if url.get_backend_name() == "sqlite" and path.exists() and not os.access(path, os.W_OK):
+        raise SetupError(_read_only(str(path)))
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
 @cache
 def _migrations() -> ScriptDirectory:
     # By its absolute path, which works from any folder.
@@ -221,10 +287,20 @@ def readable_database_errors(url: URL) -> Iterator[None]:
         if isinstance(error.orig, sqlite3.Error):
             raise SetupError(_explain_sqlite(error.orig, url.database)) from error
         reason = str(error.orig).strip().partition("\n")[0]
+        if not isinstance(error, OperationalError):
+            raise SetupError(
+                f"The database refused a statement: {reason}.\nNothing was changed."
+            ) from error
         raise SetupError(
             f"Cannot use the database {url.render_as_string()}: {reason}\n"
             "Check that the server runs and that MOVIE_DATABASE_URL is right."
         ) from error
+
+
+def _read_only(path: str | None) -> str:
+    return (
+        f"The database file {path} is read-only.\nAllow this user to write to it and to its folder."
+    )
 
 
 def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
@@ -240,13 +316,10 @@ def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
             "Name another file in MOVIE_DATABASE_URL."
         )
     if code.startswith("SQLITE_READONLY"):
-        return (
-            f"The database file {path} is read-only.\n"
-            "Allow this user to write to it and to its folder."
-        )
+        return _read_only(path)
     if code.startswith("SQLITE_BUSY"):
         return f"Another process keeps {path} locked.\nTry again when it is done."
-    return f"Cannot use the database file {path}: {error}."
+    return f"The database {path} refused a statement: {error}.\nNothing was changed."
 
 
 def backup(database_url: str, target: Path) -> None:
@@ -259,23 +332,28 @@ def backup(database_url: str, target: Path) -> None:
     if url.get_backend_name() != "sqlite":
         raise SetupError("This copies SQLite files. For PostgreSQL, run pg_dump.")
     require_file(url)
+    exists = SetupError(f"{target} exists and is not overwritten.\nName another file.")
     if target.exists():
-        raise SetupError(f"{target} exists and is not overwritten.\nName another file.")
+        raise exists
     if not target.parent.is_dir():
         raise SetupError(f"There is no folder {target.parent}.\nMake it, or name another file.")
-    # Under another name until it is whole and on disk, which VACUUM INTO does not see to.
-    unfinished = target.with_name(f"{target.name}.unfinished")
     try:
-        unfinished.unlink(missing_ok=True)
-        with readable_database_errors(url), closing(sqlite3.connect(str(url.database))) as source:
-            source.execute("VACUUM INTO ?", (str(unfinished),))
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.rename(target)
+        # In a folder of its own until it is whole and on disk, which VACUUM INTO does not see to.
+        with TemporaryDirectory(prefix=f"{target.name}.unfinished-", dir=target.parent) as folder:
+            unfinished = Path(folder) / target.name
+            with (
+                readable_database_errors(url),
+                closing(sqlite3.connect(str(url.database))) as source,
+            ):
+                source.execute("VACUUM INTO ?", (str(unfinished),))
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            # Fails where a rename would overwrite what has come there in the meantime.
+            target.hardlink_to(unfinished)
+    except FileExistsError:
+        raise exists from None
     except OSError as error:
         raise SetupError(f"Cannot write {target}: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def init_db(settings: Settings, engine: Engine) -> None:
@@ -287,7 +365,8 @@ def init_db(settings: Settings, engine: Engine) -> None:
     Raises:
         SetupError: the database cannot be used, or its schema does not fit the service.
     """
-    if settings.auto_setup:
+    _require_writable(engine.url)
+    if settings.auto_setup and not _is_at_head(engine):
         with migration_connection(settings.database_url) as connection:
             upgrade_to_head(connection)
     require_file(engine.url)
@@ -299,3 +378,9 @@ def init_db(settings: Settings, engine: Engine) -> None:
                 repository = MovieRepository(session)
                 if not repository.list(limit=1):
                     repository.create_missing(STARTER_MOVIES)
+
+
+def _is_at_head(engine: Engine) -> bool:
+    """Tell without waiting for writers, who can keep a database for long."""
+    with readable_database_errors(engine.url), engine.connect() as connection:
+        return current_revision(connection) == _migrations().get_current_head()

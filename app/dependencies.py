@@ -59,26 +59,24 @@ async def require_api_key(
 
 
 async def wait_for_turn(request: Request) -> AsyncIterator[None]:
-    """Let one writer of this process at a time to SQLite, in the order they came.
+    """Let few writers of this process at a time to the database, in the order they came.
 
-    SQLite lets one write at a time anyway, but those that wait for it poll, each in a thread.
+    Those that wait for its locks hold a thread each, which reads would lack. SQLite lets one
+    write at a time anyway, and those that wait for it poll.
 
     Raises:
         DatabaseBusy: the turn did not come within the setting ``busy_timeout``.
     """
-    lock: asyncio.Lock | None = request.app.state.write_lock
-    if lock is None:
-        yield
-        return
+    writers: asyncio.Semaphore = request.app.state.writers
     try:
         async with asyncio.timeout(request.app.state.settings.busy_timeout):
-            await lock.acquire()
+            await writers.acquire()
     except TimeoutError:
         raise DatabaseBusy from None
     try:
         yield
     finally:
-        lock.release()
+        writers.release()
 
 
 RepositoryDep = Annotated[MovieRepository, Depends(get_repository)]

@@ -7,7 +7,7 @@ from typing import Any
 from asgi_correlation_id import correlation_id
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -31,6 +31,20 @@ class ErrorBody(BaseModel):
     detail: str
 
 
+class InputProblem(BaseModel):
+    """What is wrong with a value that was sent."""
+
+    type: str
+    loc: list[str | int] = Field(description="Where it was sent: query, path or body, and its name")
+    msg: str
+
+
+class InputErrorBody(BaseModel):
+    """What is wrong with each of the values that were sent."""
+
+    detail: list[InputProblem]
+
+
 RESPONSES: dict[type[MovieServiceError], tuple[int, str]] = {
     MovieNotFound: (404, "Movie not found"),
     RatingNotFound: (404, "Rating not found"),
@@ -43,7 +57,8 @@ UNAVAILABLE = (503, "The database cannot be used at the moment")
 DATABASE_RESPONSES: dict[tuple[str, ...], tuple[int, str]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): RESPONSES[DatabaseBusy],
     ("SQLITE_FULL", "53100"): (507, "The database's disk is full, nothing was stored"),
-    # The file is broken, or not what it was when the service started.
+    ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "25006", "53", "57"): UNAVAILABLE,
+    # The database is broken, or not what it was when the service started.
     ("SQLITE_CORRUPT", "SQLITE_NOTADB", "42P01"): UNAVAILABLE,
 }
 
@@ -56,11 +71,16 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "There is none with this id",
         409: "Another movie has this title",
         413: "The body is too large",
+        422: "What was sent is not valid",
         503: "The database is busy or out of reach: try again",
         507: "The database's disk is full",
     }
     return {
-        status: {"model": ErrorBody, "description": descriptions[status]} for status in statuses
+        status: {
+            "model": InputErrorBody if status == 422 else ErrorBody,  # noqa: PLR2004 - HTTP's own
+            "description": descriptions[status],
+        }
+        for status in statuses
     }
 
 

@@ -10,9 +10,10 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app.body_limit import BodyLimitMiddleware
-from app.config import Settings, load_settings
-from app.db import create_db_engine, init_db, worker_threads
+from app.config import Settings, load_settings, stop
+from app.db import concurrent_writers, create_db_engine, init_db, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
+from app.errors import SetupError
 from app.read_cache import ReadCacheMiddleware
 from app.routes import health, movies, ratings
 from app.startup import StartupErrorMiddleware
@@ -28,14 +29,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the service with these settings. It opens the database when it starts, not here."""
     settings = settings or load_settings()
     configure_logging(settings)
-    engine = create_db_engine(settings.database_url, busy_timeout=settings.busy_timeout)
+    try:
+        engine = create_db_engine(settings.database_url, busy_timeout=settings.busy_timeout)
+    except SetupError as error:
+        stop(str(error))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
-        await anyio.to_thread.run_sync(init_db, settings, engine)
-        yield
-        engine.dispose()
+        try:
+            await anyio.to_thread.run_sync(init_db, settings, engine)
+            yield
+        finally:
+            engine.dispose()
 
     app = FastAPIOffline(
         title="Movie Service",
@@ -48,7 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.engine = engine
     app.state.settings = settings
-    app.state.write_lock = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+    app.state.writers = asyncio.Semaphore(concurrent_writers(engine))
 
     # The last one added is the first to see a request.
     app.add_middleware(StartupErrorMiddleware)

@@ -186,7 +186,8 @@ class MovieRepository:
             for movie in movies:
                 statement = self._insert_or_ignore(movie)
                 created += self._session.execute(statement).one_or_none() is not None
-        log_event("movies.created", count=created)
+        if created:
+            log_event("movies.created", count=created)
         return created
 
     def update(self, movie_id: int, **changes: Unpack[MovieChanges]) -> MovieRead:

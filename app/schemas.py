@@ -62,10 +62,11 @@ Year = Annotated[int, Field(strict=True, ge=YEAR_MIN, le=YEAR_MAX)]
 Score = Annotated[int, Field(strict=True, ge=SCORE_MIN, le=SCORE_MAX)]
 Id = Annotated[int, Field(strict=True, ge=1, le=INTEGER_MAX)]
 # In a path or a query a number comes as text.
-UrlInt = Annotated[int, BeforeValidator(_refuse_odd_digits)]
-UrlId = Annotated[UrlInt, Field(ge=1, le=INTEGER_MAX)]
-UrlYear = Annotated[UrlInt, Field(ge=YEAR_MIN, le=YEAR_MAX)]
-UrlCount = Annotated[UrlInt, Field(ge=0, le=INTEGER_MAX)]
+_digits = BeforeValidator(_refuse_odd_digits)
+UrlInt = Annotated[int, _digits]
+UrlId = Annotated[int, Field(ge=1, le=INTEGER_MAX), _digits]
+UrlYear = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX), _digits]
+UrlCount = Annotated[int, Field(ge=0, le=INTEGER_MAX), _digits]
 
 Sort = Literal[
     "title", "-title",
@@ -145,7 +146,7 @@ class RatingRead:
 class PageQuery(BaseModel):
     """Which part of a list to answer. An unknown parameter is refused, so no typo is ignored."""
 
-    limit: Annotated[UrlInt, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=1000), _digits] = 100
     offset: UrlCount = 0
 
     model_config = ConfigDict(extra="forbid")
@@ -154,10 +155,12 @@ class PageQuery(BaseModel):
 class MovieQuery(PageQuery):
     """Filters and order of the catalogue."""
 
-    genre: Genre | None = None
-    q: SearchText | None = Field(default=None, description="Part of the title, in any case.")
-    year_min: UrlYear | None = None
-    year_max: UrlYear | None = None
+    genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
+    q: SearchText | None = Field(
+        default=None, description="Part of the title, in any case.", examples=["matrix"]
+    )
+    year_min: UrlYear | None = Field(default=None, examples=[1990])
+    year_max: UrlYear | None = Field(default=None, examples=[2010])
     sort: Sort = Field(
         default="title",
         description="`-` before the name is the exact reverse. Unrated is below every average.",
@@ -167,8 +170,8 @@ class MovieQuery(PageQuery):
 class TopQuery(BaseModel):
     """Which ranking to answer, of which movies."""
 
-    limit: Annotated[UrlInt, Field(ge=1, le=100)] = 5
-    genre: Genre | None = None
+    limit: Annotated[int, Field(ge=1, le=100), _digits] = 5
+    genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     min_ratings: UrlCount = 0
     ranking: Ranking = "mean"
 
@@ -178,8 +181,8 @@ class TopQuery(BaseModel):
 class RatingQuery(PageQuery):
     """Filters of the ratings."""
 
-    movie_id: UrlId | None = None
-    user_id: UrlId | None = None
+    movie_id: UrlId | None = Field(default=None, examples=[1])
+    user_id: UrlId | None = Field(default=None, examples=[42])
 
 
 class Status(BaseModel):

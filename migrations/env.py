@@ -24,6 +24,7 @@ def run_command(connection: Connection) -> None:
         target_metadata=SQLModel.metadata,
         render_as_batch=True,
         transactional_ddl=True,
+        autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
     )
     with context.begin_transaction():
         context.run_migrations()

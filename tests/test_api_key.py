@@ -154,13 +154,13 @@ def test_the_settings_show_no_key(settings: Settings) -> None:
 
 @pytest.mark.parametrize("key", ["", "two words", "Schlüssel", "line\nbreak"])
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
-    monkeypatch: pytest.MonkeyPatch, key: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
     monkeypatch.setenv("MOVIE_API_KEY", key)
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit):
         load_settings()
 
-    message = str(ended.value)
+    message = capsys.readouterr().err
     assert "MOVIE_API_KEY" in message
     assert not key or key not in message

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 from sqlmodel import Session
@@ -138,6 +138,25 @@ def test_a_file_that_exists_is_not_overwritten(sqlite_url: str, tmp_path: Path) 
     assert (finished.exit_code, finished.output) == (1, "")
     assert finished.errors == f"{target} exists and is not overwritten.\nName another file.\n"
     assert target.read_text() == "my only copy"
+
+
+def test_of_two_copies_to_one_file_at_once_the_first_stays(sqlite_url: str, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    both = Barrier(2)
+
+    def copy(_number: int) -> str:
+        both.wait()
+        try:
+            backup(sqlite_url, target)
+        except SetupError as error:
+            return str(error)
+        return "copied"
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = sorted(pool.map(copy, range(2)))
+
+    assert outcomes == [f"{target} exists and is not overwritten.\nName another file.", "copied"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
 
 
 def test_a_copy_that_was_cut_off_is_not_in_the_way_of_the_next(

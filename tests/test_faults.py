@@ -49,16 +49,6 @@ WRITES: tuple[tuple[str, str, dict[str, object] | None, int], ...] = (
 WITHOUT_PRIVILEGES = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
-STARTS_READ_ONLY = pytest.mark.xfail(
-    run=False, reason="a read-only file is served, and only its first write is answered 503"
-)
-WAITS_WITHOUT_BOUND = pytest.mark.xfail(
-    run=False, reason="on PostgreSQL a writer waits for a lock without end, in a thread of reads"
-)
-BOUNDED_ENGINES = [
-    pytest.param(name, marks=[WAITS_WITHOUT_BOUND] if name == "postgresql" else [])
-    for name in ENGINES
-]
 SERVE = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"]
 
 
@@ -168,7 +158,7 @@ def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_pat
     assert problems == []
 
 
-@pytest.mark.parametrize("catalogue_url", BOUNDED_ENGINES, indirect=True)
+@pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
     catalogue_url: str, tmp_path: Path
 ) -> None:
@@ -196,7 +186,7 @@ def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
     assert done == [status for *_, status in WRITES]
 
 
-@pytest.mark.parametrize("catalogue_url", BOUNDED_ENGINES, indirect=True)
+@pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_writers_wait_for_a_lock_while_reads_are_answered(
     catalogue_url: str, tmp_path: Path
 ) -> None:
@@ -474,8 +464,8 @@ def complaints(finished: Finished) -> str:
 @pytest.mark.parametrize(
     ("make_unusable", "auto_setup"),
     [
-        pytest.param(read_only_file, "true", marks=STARTS_READ_ONLY),
-        pytest.param(read_only_file, "false", marks=STARTS_READ_ONLY),
+        (read_only_file, "true"),
+        (read_only_file, "false"),
         (read_only_folder, "true"),
         (no_folder, "true"),
         (not_a_database, "true"),

@@ -83,18 +83,6 @@ HALF_WAY = """
     op.drop_table("rating")
 """
 
-RACES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(
-            name == "sqlite",
-            strict=False,
-            reason="journal_mode=WAL does not wait for a lock to be free, which is rare",
-        ),
-    )
-    for name in ENGINES
-]
-
 
 @pytest.fixture(params=ENGINES)
 def new_url(
@@ -330,7 +318,6 @@ def test_a_migration_that_fails_in_the_command_line_leaves_the_database_as_it_wa
     assert contents(new_url) == before
 
 
-@pytest.mark.xfail(reason="upgrade_to_head() does not know the models' naming convention")
 def test_a_migration_makes_the_same_schema_whoever_runs_it(new_url: str, tmp_path: Path) -> None:
     command.upgrade(Config(INI), "head")
     project = with_revision(
@@ -387,7 +374,6 @@ def test_a_migration_that_would_orphan_ratings_is_refused(
     assert contents(sqlite_url) == before
 
 
-@pytest.mark.xfail(reason="autogenerate_plugins has to be passed to context.configure()")
 def test_alembic_finds_a_check_that_is_missing(new_url: str) -> None:
     command.upgrade(Config(INI), "head")
     with opened(new_url) as connection:
@@ -400,7 +386,7 @@ def test_alembic_finds_a_check_that_is_missing(new_url: str) -> None:
         command.check(Config(INI))
 
 
-@pytest.mark.parametrize("engine_name", RACES)
+@pytest.mark.parametrize("engine_name", ENGINES)
 def test_processes_that_migrate_a_new_database_at_once_all_succeed(
     engine_name: str, tmp_path: Path
 ) -> None:

@@ -24,9 +24,6 @@ from tests.helpers import rating_rows
 needs_postgresql = pytest.mark.skipif(
     POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server"
 )
-READ_ONLY_IS_500 = pytest.mark.xfail(
-    reason="a server that takes no writes, such as a standby, is answered as an unforeseen error"
-)
 
 OUT_OF_REACH = {"detail": "The database cannot be used at the moment"}
 BUSY = {"detail": "The database is busy, try again in a moment"}
@@ -215,7 +212,7 @@ def test_a_connection_that_breaks_within_a_request_is_503_and_stores_nothing(
         pytest.param("55P03", 503, BUSY, id="lock timeout"),
         pytest.param("57014", 503, OUT_OF_REACH, id="statement timeout"),
         pytest.param("53200", 503, OUT_OF_REACH, id="out of memory"),
-        pytest.param("25006", 503, OUT_OF_REACH, id="read-only", marks=READ_ONLY_IS_500),
+        pytest.param("25006", 503, OUT_OF_REACH, id="read-only"),
         pytest.param("53100", 507, FULL, id="disk full"),
     ],
 )

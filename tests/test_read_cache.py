@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
@@ -23,7 +24,7 @@ from app.main import create_app
 from app.read_cache import ENTRY_OVERHEAD, ReadCacheMiddleware
 from app.repository import MovieRepository
 from tests.conftest import POSTGRES_URL
-from tests.server import DEADLINE_SECONDS, Server, running_server
+from tests.server import DEADLINE_SECONDS, running_server
 
 USER = 7
 READS = [
@@ -35,6 +36,7 @@ READS = [
     "/ratings?movie_id=1",
 ]
 ROUNDS = 300
+PENDING = pytest.mark.xfail(reason="the cache is about to see to it", strict=False)
 
 
 class Write(NamedTuple):
@@ -361,17 +363,11 @@ def test_a_service_that_starts_again_remembers_nothing(app: FastAPI, database_ur
 def test_a_read_of_one_process_sees_what_was_acknowledged_by_another(
     tmp_path: Path, database_url: str
 ) -> None:
-    done = threading.Event()
+    def count_seen(client: httpx.Client) -> int:
+        count: int = client.get("/movies/1").json()["rating_count"]
+        return count
 
-    def counts_seen(servers: list[Server]) -> list[list[int]]:
-        counts: list[list[int]] = [[] for _ in servers]
-        with ExitStack() as stack:
-            clients = [stack.enter_context(server.client()) for server in servers]
-            while not done.is_set():
-                for client, seen in zip(clients, counts, strict=True):
-                    seen.append(client.get("/movies/1").json()["rating_count"])
-        return counts
-
+    seen_while_writing = 0
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
@@ -379,26 +375,27 @@ def test_a_read_of_one_process_sees_what_was_acknowledged_by_another(
             )
             for _ in range(2)
         ]
-        clients = [stack.enter_context(server.client()) for server in servers]
-        first_count = clients[0].get("/movies/1").json()["rating_count"]
-        watcher = stack.enter_context(ThreadPoolExecutor(1))
-        stack.callback(done.set)
-        watching = watcher.submit(counts_seen, servers)
+        writers, readers = (
+            [stack.enter_context(server.client()) for server in servers] for _ in range(2)
+        )
+        thread = stack.enter_context(ThreadPoolExecutor(1))
+        count = first_count = count_seen(readers[0])
         for number in range(1, ROUNDS + 1):
-            writer, reader = clients if number % 2 else reversed(clients)
-            reader.get("/ratings?movie_id=1")
+            writer, reader = writers[number % 2], readers[1 - number % 2]
+            written = thread.submit(writer.post, "/ratings", json={"movie_id": 1, "score": 3})
+            # What one process has shown, no process forgets.
+            while not written.done():
+                for client in readers:
+                    previous, count = count, count_seen(client)
+                    assert previous <= count <= first_count + number
+                    seen_while_writing += 1
 
-            written = writer.post("/ratings", json={"movie_id": 1, "score": 3})
-
-            assert written.status_code == 204
-            assert reader.get("/movies/1").json()["rating_count"] == first_count + number
+            assert written.result().status_code == 204
+            assert count_seen(reader) == first_count + number
             total = reader.get("/ratings?movie_id=1").headers["X-Total-Count"]
             assert int(total) == first_count + number
-        done.set()
 
-    for counts in watching.result():
-        assert counts == sorted(counts)
-        assert len(set(counts)) > 1
+    assert seen_while_writing > ROUNDS
 
 
 # What is in an answer from memory.
@@ -481,6 +478,17 @@ def test_who_has_another_answer_gets_the_whole_one(client: TestClient, condition
     assert response.status_code == 200
     assert response.content == full.content
     assert response.headers["ETag"] == full.headers["ETag"]
+
+
+@PENDING
+@pytest.mark.usefixtures("_catalogue")
+def test_a_condition_can_be_sent_in_several_lines(client: TestClient) -> None:
+    full = client.get("/movies")
+
+    lines = [("If-None-Match", '"other"'), ("If-None-Match", full.headers["ETag"])]
+    response = client.get("/movies", headers=lines)
+
+    assert response.status_code == 304
 
 
 @pytest.mark.usefixtures("_catalogue")
@@ -618,9 +626,9 @@ class Answers:
         )
 
         @self.app.get("/answers/{name}/{size}")
-        def answer(name: str, size: int) -> Response:
+        def answer(name: str, size: int, header_size: int = 0) -> Response:
             self.asked.append(name)
-            return Response(b"x" * size)
+            return Response(b"x" * size, headers={"X-Filling": "x" * header_size})
 
 
 @pytest.fixture
@@ -664,6 +672,31 @@ def test_an_answer_larger_than_the_bound_is_sent_and_not_kept(answers: Answers) 
 
     assert sizes == [20000, 20000]
     assert answers.asked == ["huge", "huge"]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [(f"?{'x' * 20000}", {}), ("", {"Origin": f"https://{'x' * 20000}"})],
+    ids=["query", "origin"],
+)
+@PENDING
+def test_what_an_answer_is_found_by_counts_too(
+    answers: Answers, query: str, headers: dict[str, str]
+) -> None:
+    with TestClient(answers.app) as client:
+        for _ in range(2):
+            client.get(f"/answers/a/10{query}", headers=headers)
+
+    assert answers.asked == ["a", "a"]
+
+
+@PENDING
+def test_the_headers_of_an_answer_count_too(answers: Answers) -> None:
+    with TestClient(answers.app) as client:
+        for _ in range(2):
+            client.get("/answers/a/10?header_size=20000")
+
+    assert answers.asked == ["a", "a"]
 
 
 def make_folder(path: Path) -> None:
@@ -711,3 +744,22 @@ def test_as_soon_as_there_is_a_database_to_ask_answers_are_kept(
             client.get("/answers/a/10")
 
     assert answers.asked == ["a", "a"]
+
+
+@PENDING
+@pytest.mark.usefixtures("_catalogue")
+def test_a_file_put_in_the_place_of_the_database_is_not_answered_for_by_the_old_one(
+    app: FastAPI, client: TestClient, database_url: str, tmp_path: Path
+) -> None:
+    restored = tmp_path / "restored.db"
+    with closing(sqlite3.connect(database_file(database_url))) as connection:
+        connection.execute("VACUUM INTO ?", (str(restored),))
+    rename_first_movie(f"sqlite:///{restored}", "Restored")
+    before = title_of_first_movie(client)
+
+    restored.replace(database_file(database_url))
+    app.state.engine.dispose()  # the pool opens the new file for its next connection
+
+    assert (before, title_of_first_movie(client)) == ("Zodiac", "Restored")
+    rename_first_movie(database_url, "Renamed")
+    assert title_of_first_movie(client) == "Renamed"

@@ -183,7 +183,7 @@ def test_a_start_that_fails_says_why_without_a_traceback(elsewhere: Path, tmp_pa
     assert f"{path} is not a SQLite database. Nothing was changed." in no_database.errors
     assert path.read_text() == "These are notes, and no database.\n" * 50
     assert no_setting == Finished(
-        1,
+        3,
         "",
         "Settings are not valid.\n"
         "MOVIE_DATABASE_URL: Value error, must be sqlite or postgresql, not mysql\n",

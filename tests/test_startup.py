@@ -30,18 +30,6 @@ STARTER_TITLES = [
     "The Matrix",
 ]
 
-RACES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(
-            name == "sqlite",
-            strict=False,
-            reason="journal_mode=WAL does not wait for a lock to be free, which is rare",
-        ),
-    )
-    for name in ENGINES
-]
-
 
 @pytest.fixture(params=ENGINES)
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
@@ -226,16 +214,7 @@ def test_a_database_that_another_process_keeps_locked_is_named(
     holder.close()
 
 
-@pytest.mark.parametrize(
-    "hold",
-    [
-        pytest.param(
-            "BEGIN IMMEDIATE",
-            marks=pytest.mark.xfail(reason="journal_mode=WAL does not wait for a lock to be free"),
-        ),
-        "BEGIN EXCLUSIVE",
-    ],
-)
+@pytest.mark.parametrize("hold", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 def test_a_new_database_that_another_process_locks_is_waited_for(hold: str, tmp_path: Path) -> None:
     path = tmp_path / "movies.db"
     holder = sqlite3.connect(path, isolation_level=None)
@@ -264,7 +243,7 @@ def test_a_new_database_that_another_process_locks_is_waited_for(hold: str, tmp_
     ]
 
 
-@pytest.mark.parametrize("engine_name", RACES)
+@pytest.mark.parametrize("engine_name", ENGINES)
 def test_workers_that_start_at_once_on_a_new_database_all_come_up(
     engine_name: str, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/movies", tags=["movies"])
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
 
 
-@router.get("", summary="List movies", responses=documented(503))
+@router.get("", summary="List movies", responses=documented(422, 503))
 def list_movies(
     query: Annotated[MovieQuery, Query()],
     repository: RepositoryDep,
@@ -34,7 +34,7 @@ def list_movies(
     summary="Add a movie",
     status_code=status.HTTP_201_CREATED,
     dependencies=WRITE,
-    responses=documented(400, 401, 409, 413, 503, 507),
+    responses=documented(400, 401, 409, 413, 422, 503, 507),
 )
 def create_movie(
     movie: MovieCreate, repository: RepositoryDep, request: Request, response: Response
@@ -46,7 +46,7 @@ def create_movie(
 
 
 # Before /movies/{movie_id}, which would take "top" for an id.
-@router.get("/top", summary="Rank movies", responses=documented(503))
+@router.get("/top", summary="Rank movies", responses=documented(422, 503))
 def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -> list[MovieRead]:
     """The best movies, unrated ones last.
 
@@ -57,7 +57,7 @@ def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -
 
 
 @router.get(
-    "/{movie_id}", summary="Get a movie", dependencies=NO_QUERY, responses=documented(404, 503)
+    "/{movie_id}", summary="Get a movie", dependencies=NO_QUERY, responses=documented(404, 422, 503)
 )
 def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
     """The movie with its average and number of ratings."""
@@ -68,7 +68,7 @@ def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
     "/{movie_id}",
     summary="Replace a movie",
     dependencies=WRITE,
-    responses=documented(400, 401, 404, 409, 413, 503, 507),
+    responses=documented(400, 401, 404, 409, 413, 422, 503, 507),
 )
 def replace_movie(movie_id: MovieId, movie: MovieCreate, repository: RepositoryDep) -> MovieRead:
     """The movie with every field as sent; a genre that is left out becomes Unknown."""
@@ -79,7 +79,7 @@ def replace_movie(movie_id: MovieId, movie: MovieCreate, repository: RepositoryD
     "/{movie_id}",
     summary="Change a movie",
     dependencies=WRITE,
-    responses=documented(400, 401, 404, 409, 413, 503, 507),
+    responses=documented(400, 401, 404, 409, 413, 422, 503, 507),
 )
 def change_movie(movie_id: MovieId, changes: MovieUpdate, repository: RepositoryDep) -> MovieRead:
     """The movie with the fields that were sent changed, the others as they were."""
@@ -92,7 +92,7 @@ def change_movie(movie_id: MovieId, changes: MovieUpdate, repository: Repository
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     dependencies=WRITE,
-    responses=documented(401, 404, 503, 507),
+    responses=documented(401, 404, 422, 503, 507),
 )
 def delete_movie(movie_id: MovieId, repository: RepositoryDep) -> None:
     """The movie is gone, and its ratings with it."""
@@ -104,9 +104,8 @@ def delete_movie(movie_id: MovieId, repository: RepositoryDep) -> None:
     summary="Take a rating back",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    tags=["ratings"],
     dependencies=WRITE,
-    responses=documented(401, 404, 503, 507),
+    responses=documented(401, 404, 422, 503, 507),
 )
 def delete_rating(
     movie_id: MovieId,

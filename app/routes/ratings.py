@@ -12,7 +12,7 @@ from app.schemas import RatingCreate, RatingQuery, RatingRead
 router = APIRouter(prefix="/ratings", tags=["ratings"])
 
 
-@router.get("", summary="List ratings", responses=documented(503))
+@router.get("", summary="List ratings", responses=documented(422, 503))
 def list_ratings(
     query: Annotated[RatingQuery, Query()],
     repository: RepositoryDep,
@@ -33,7 +33,7 @@ def list_ratings(
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
     dependencies=WRITE,
-    responses=documented(400, 401, 404, 413, 503, 507),
+    responses=documented(400, 401, 404, 413, 422, 503, 507),
 )
 def rate_movie(rating: RatingCreate, repository: RepositoryDep) -> None:
     """The rating counts. A user's second rating of a movie replaces the first."""
