@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app.dependencies import NO_QUERY, WRITE, RepositoryDep
 from app.error_handlers import documented
+from app.routes.one_hop import OneHopRoute
 from app.routes.page_headers import page_headers
 from app.schemas import MovieCreate, MovieQuery, MovieRead, MovieUpdate, TopQuery, UrlId
 
-router = APIRouter(prefix="/movies", tags=["movies"])
+router = APIRouter(prefix="/movies", tags=["movies"], route_class=OneHopRoute)
 
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Request, Response, status
 
 from app.dependencies import WRITE, RepositoryDep
 from app.error_handlers import documented
+from app.routes.one_hop import OneHopRoute
 from app.routes.page_headers import page_headers
 from app.schemas import RatingCreate, RatingQuery, RatingRead
 
-router = APIRouter(prefix="/ratings", tags=["ratings"])
+router = APIRouter(prefix="/ratings", tags=["ratings"], route_class=OneHopRoute)
 
 
 @router.get("", summary="List ratings", responses=documented(422, 503))
