@@ -112,3 +112,11 @@ def test_every_package_is_in_the_readme_with_what_it_is_for() -> None:
     )
 
     assert packages <= set(documented)
+
+
+def test_every_promise_names_a_test_that_there_is() -> None:
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", README)
+
+    assert named
+    for file, test in named:
+        assert f"def {test}(" in (PROJECT_ROOT / file).read_text(), test
