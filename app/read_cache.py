@@ -13,12 +13,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BYTES = 32 * 2**20
-# What an entry costs beside its body, in bytes: its key, its headers and their objects.
+# What the objects of an entry cost beside what is in them, in bytes.
 ENTRY_OVERHEAD = 2048
 
 
 # The path, the query and the origin of a request.
-Key = tuple[str, bytes, str | None]
+Key = tuple[str, bytes, str]
 
 
 class CachedResponse(NamedTuple):
@@ -37,14 +37,19 @@ class CachedResponse(NamedTuple):
         own_headers = [(b"etag", etag), (b"cache-control", b"no-cache")]
         return cls([*start["headers"], *own_headers], body, etag)
 
-    async def send(self, send: Send, if_none_match: str | None) -> None:
+    async def send(self, send: Send, if_none_match: list[str]) -> None:
         """Send the response, or 304 to a caller who has it already."""
         status, headers, body = 200, [*self.headers], self.body
-        if if_none_match is not None and self._is_among(if_none_match):
+        if if_none_match and self._is_among(",".join(if_none_match)):
             status, body = 304, b""
             headers = [header for header in headers if not header[0].startswith(b"content-")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes to keep."""
+        return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _is_among(self, if_none_match: str) -> bool:
         tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
@@ -89,7 +94,7 @@ class ReadCacheMiddleware:
             self._forget_all(version)
 
         headers = Headers(scope=scope)
-        key = (scope["path"], scope["query_string"], headers.get("origin"))
+        key = (scope["path"], scope["query_string"], headers.get("origin", ""))
         response = self._responses.get(key)
         if response is None:
             messages: list[Message] = []
@@ -109,7 +114,7 @@ class ReadCacheMiddleware:
                 self._keep(key, response)
         else:
             self._responses.move_to_end(key)
-        await response.send(send, headers.get("if-none-match"))
+        await response.send(send, headers.getlist("if-none-match"))
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -149,10 +154,14 @@ class ReadCacheMiddleware:
     def _keep(self, key: Key, response: CachedResponse) -> None:
         self._drop(key)
         self._responses[key] = response
-        self._bytes += len(response.body) + ENTRY_OVERHEAD
+        self._bytes += _cost(key, response)
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._responses)))
 
     def _drop(self, key: Key) -> None:
         if dropped := self._responses.pop(key, None):
-            self._bytes -= len(dropped.body) + ENTRY_OVERHEAD
+            self._bytes -= _cost(key, dropped)
+
+
+def _cost(key: Key, response: CachedResponse) -> int:
+    return sum(map(len, key)) + response.size + ENTRY_OVERHEAD

@@ -88,8 +88,9 @@ def log_event(event: str, **fields: object) -> None:
 
 
 def _escape(value: object) -> str:
-    text = str(value)
-    return text if _PLAIN_VALUE.fullmatch(text) else json.dumps(text)
+    if not isinstance(value, str):
+        return str(value)  # numbers, nothing else
+    return value if _PLAIN_VALUE.fullmatch(value) else json.dumps(value)
 
 
 class TextFormatter(logging.Formatter):
