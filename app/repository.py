@@ -424,10 +424,10 @@ class MovieRepository:
             return connection.exec_driver_sql(sql, (*chain.from_iterable(values),)).rowcount
         rows = [
             {
-                "movie_id": ids[row.movie_id],
-                "user_id": row.user_id,
-                "score": row.score,
-                "created_at": row.created_at,
+                "given_movie_id": ids[row.movie_id],
+                "given_user_id": row.user_id,
+                "given_score": row.score,
+                "given_created_at": row.created_at,
             }
             for row in ratings
         ]

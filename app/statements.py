@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     text,
     update,
+    values,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import SQLModel
@@ -231,18 +232,35 @@ COUNT_LATER_RATINGS = select(func.count()).where(RATING.c.id > bindparam("last_i
 
 InsertT = TypeVar("InsertT", sqlite.Insert, postgresql.Insert)
 
+_given = select(
+    values(*(Column(own.name, own.type) for own in _RATING_ROW))
+    .data([tuple(bindparam(f"given_{own.name}", type_=own.type) for own in _RATING_ROW)])
+    .cte("given", nesting=True)
+    # Within another select, as Python's driver counts the rows of what begins with INSERT only.
+).subquery()
+_standing = RATING.alias("standing")
+# Looked for first, since even a conflict that changes nothing uses up an id.
+_something_stands = exists().where(
+    _standing.c.movie_id == _given.c.movie_id,
+    _standing.c.user_id == _given.c.user_id,
+    _standing.c.created_at >= _given.c.created_at,
+)
 
-def _or_replace_older(statement: InsertT) -> InsertT:
-    """Let a rating that is inserted replace the user's own of the movie if that is older."""
-    given = statement.excluded
+
+def _merge_given(insert_rating: InsertT) -> InsertT:
+    """Insert the given rating, instead of the user's own of the movie if that is older."""
+    statement = insert_rating.from_select(
+        _RATING_ROW.keys(), select(_given).where(~_something_stands)
+    )
+    new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=["movie_id", "user_id"],
-        set_={"score": given.score, "created_at": given.created_at},
-        where=given.created_at > RATING.c.created_at,
+        set_={"score": new.score, "created_at": new.created_at},
+        where=new.created_at > RATING.c.created_at,
     )
 
 
-MERGE_RATING = _or_replace_older(postgresql.insert(RATING))
+MERGE_RATING = _merge_given(postgresql.insert(RATING))
 
 
 @cache
@@ -252,8 +270,7 @@ def merge_ratings_on_sqlite(count: int) -> str:
     Its parameters are RatingRow's fields, of one rating after the other, as SQLite stores them. It
     is text, since SQLAlchemy's handling of the parameters would take as long as storing them.
     """
-    merge = _or_replace_older(sqlite.insert(RATING))
-    sql = str(merge.compile(dialect=sqlite.dialect(), column_keys=_RATING_ROW.keys()))
+    sql = str(_merge_given(sqlite.insert(RATING)).compile(dialect=sqlite.dialect()))
     marks = "(?, ?, ?, ?)"
     return sql.replace(marks, ", ".join([marks] * count))
 

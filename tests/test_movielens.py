@@ -487,6 +487,16 @@ def test_an_import_again_changes_nothing(
     assert everything(engine) == before
 
 
+def test_an_import_again_uses_up_no_ids(engine: Engine) -> None:
+    merge(engine, [HEAT], [rated(5, 1), rated(4, 2)])
+
+    merge(engine, [HEAT], [rated(5, 1), rated(4, 2)])
+
+    merge(engine, [HEAT, MovieRow(7, "Ronin (1998)", 1998, "Action")], [rated(3, 3, movie_id=7)])
+    assert [row["id"] for row in movie_rows(engine)] == [1, 2]
+    assert [row["id"] for row in rating_rows(engine)] == [1, 2, 3]
+
+
 def test_movies_without_a_usable_year_are_left_out_with_their_ratings(
     database_url: str, engine: Engine, tmp_path: Path, command: Command
 ) -> None:
