@@ -124,15 +124,13 @@ def test_the_document_asks_for_the_key_where_it_is_needed_and_nowhere_else() -> 
         assert ("401" in operation.description["responses"]) == operation.writes, str(operation)
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_the_key_is_never_logged(tmp_path: Path, sqlite_url: str, log_format: str) -> None:
+def test_the_key_is_never_logged(tmp_path: Path, sqlite_url: str) -> None:
     with running_server(
         tmp_path,
         database_url=sqlite_url,
         auto_setup="false",
         api_key=KEY,
         log_level="DEBUG",
-        log_format=log_format,
     ) as server:
         with server.client() as client:
             body = {"title": "Arrival", "year": 2016}

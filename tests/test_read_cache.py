@@ -35,7 +35,7 @@ READS = [
     "/ratings",
     "/ratings?movie_id=1",
 ]
-ROUNDS = 300
+ROUNDS = 200
 
 
 class Write(NamedTuple):
