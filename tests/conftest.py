@@ -72,7 +72,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(postgres_database: str) -> str:
-    """A migrated, empty PostgreSQL database; skips where there is no server."""
+    """A migrated, empty PostgreSQL database, for tests that only run where there is a server."""
     engine = create_engine(postgres_database)
     empty(engine)
     engine.dispose()

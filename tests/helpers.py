@@ -6,6 +6,7 @@ from sqlalchemy import Engine, Select, delete, select, text
 from sqlmodel import Session
 
 from app.models import Movie, Rating
+from app.repository import MovieRepository
 from app.statements import MOVIE, RATING
 
 
@@ -82,6 +83,17 @@ def rating_rows(engine: Engine) -> list[dict[str, Any]]:
     """Return the stored ratings by id, without their time, seen from a session of their own."""
     columns = RATING.c["id", "movie_id", "user_id", "score"]
     return _rows(engine, select(*columns).order_by(RATING.c.id))
+
+
+def problems_of(engine: Engine) -> list[str]:
+    """Return what the service and SQLite itself find wrong with a database."""
+    with Session(engine) as session:
+        problems = list(MovieRepository(session).problems())
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+            problems += [problem for problem in found if problem != "ok"]
+    return problems
 
 
 def _rows(engine: Engine, statement: Select[Any]) -> list[dict[str, Any]]:

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 60.0
 
 
-def migrate() -> None:
-    """Do what ``scripts/db.py migrate`` does."""
-    sys.argv = ["db.py", "migrate"]
-    runpy.run_path(str(PROJECT_ROOT / "scripts" / "db.py"), run_name="__main__")
-
-
 def start() -> None:
     """Do what a worker does when it starts."""
     settings = load_settings()
@@ -37,16 +31,25 @@ def start() -> None:
     engine.dispose()
 
 
-ACTIONS: dict[str, Callable[[], None]] = {"migrate": migrate, "start": start}
+def migrate() -> None:
+    """Do what ``scripts/db.py migrate`` does."""
+    sys.argv = ["db.py", "migrate"]
+    runpy.run_path(str(PROJECT_ROOT / "scripts" / "db.py"), run_name="__main__")
 
 
-def take_part(action: str, url: str, barrier: Barrier, outcomes: "Queue[str]") -> None:
+# By turns, so that workers that start meet each other and an operator's commands.
+ACTIONS = (start, migrate, start, start)
+
+
+def take_part(
+    action: Callable[[], None], url: str, barrier: Barrier, outcomes: "Queue[str]"
+) -> None:
     """Wait for the others, act, and report ``ok`` or what went wrong."""
     os.environ["MOVIE_DATABASE_URL"] = url
     sys.stdout = sys.stderr
     barrier.wait(DEADLINE_SECONDS)
     try:
-        ACTIONS[action]()
+        action()
     except SystemExit as ending:
         outcomes.put("ok" if ending.code == 0 else f"exit code {ending.code}")
     except BaseException:  # noqa: BLE001 - reported, whatever it is
@@ -55,14 +58,14 @@ def take_part(action: str, url: str, barrier: Barrier, outcomes: "Queue[str]") -
         outcomes.put("ok")
 
 
-def race(action: str, url: str, processes: int) -> list[str]:
+def race(url: str) -> list[str]:
     """Let several processes act on a database at once, and return what each reports."""
     context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(processes)
+    barrier = context.Barrier(len(ACTIONS))
     outcomes: Queue[str] = context.Queue()
     racers = [
         context.Process(target=take_part, args=(action, url, barrier, outcomes))
-        for _ in range(processes)
+        for action in ACTIONS
     ]
     for racer in racers:
         racer.start()
@@ -73,5 +76,4 @@ def race(action: str, url: str, processes: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    # An action, and a JSON list of databases with how many processes race for each.
-    print(json.dumps([race(sys.argv[1], *contest) for contest in json.loads(sys.argv[2])]))  # noqa: T201 - what the caller reads
+    print(json.dumps([race(url) for url in sys.argv[1:]]))  # noqa: T201 - what the caller reads

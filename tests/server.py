@@ -1,14 +1,14 @@
-"""The project's commands and its server as real processes, and new databases for them."""
+"""The service on a real socket, the project's commands as processes, and new databases for both."""
 
-import atexit
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +17,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import uvicorn
+from fastapi import FastAPI
 from sqlalchemy import create_engine, make_url, text
 
 from app.config import PROJECT_ROOT, Settings
@@ -30,13 +32,6 @@ _ALEMBIC = [str(Path(sysconfig.get_path("scripts")) / "alembic"), "-c"]
 # The folders and files of the project that its commands need.
 PROJECT_PARTS = ("app", "migrations", "scripts", "alembic.ini")
 
-# Compiling the libraries takes longer than anything else that a process does here. One cache for
-# a whole run spares most of it, also where Python is told to write nothing beside the sources.
-_BYTECODE = Path(tempfile.gettempdir()) / (
-    f"movie-tests-bytecode-{os.environ.get('PYTEST_XDIST_TESTRUNUID', uuid4().hex)}"
-)
-atexit.register(shutil.rmtree, _BYTECODE, ignore_errors=True)
-
 
 def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]:
     """Return the environment of a process of the project.
@@ -46,12 +41,7 @@ def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]
         settings: values of settings, such as ``database_url``. In the project's own folder all
             others get their defaults, so that a developer's .env has no say.
     """
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MOVIE_") and name != "PYTHONDONTWRITEBYTECODE"
-    }
-    variables["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MOVIE_")}
     if project == PROJECT_ROOT:
         for name, field in Settings.model_fields.items():
             default = field.default
@@ -148,18 +138,29 @@ class Server:
     """A server that answers."""
 
     url: str
-    process: "subprocess.Popen[str]"
-    log: Path
-
-    def lines(self) -> list[str]:
-        """Return what the server has logged so far."""
-        return self.log.read_text().splitlines()
 
     @contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """Yield a client of this server, which ignores the proxies of the environment."""
         with httpx.Client(base_url=self.url, trust_env=False, timeout=DEADLINE_SECONDS) as client:
             yield client
+
+    def connect(self) -> socket.socket:
+        """Open a connection for bytes that no HTTP client would send."""
+        address = httpx.URL(self.url)
+        return socket.create_connection((address.host, address.port), timeout=DEADLINE_SECONDS)
+
+
+@dataclass(frozen=True)
+class ServerProcess(Server):
+    """A server that is a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def lines(self) -> list[str]:
+        """Return what the server has logged so far."""
+        return self.log.read_text().splitlines()
 
     def kill(self) -> None:
         """End the server at once, with no chance to tidy up."""
@@ -175,8 +176,10 @@ class Server:
 @contextmanager
 def running_server(
     folder: Path, *, workers: int = 1, project: Path = PROJECT_ROOT, **settings: str
-) -> Iterator[Server]:
+) -> Iterator[ServerProcess]:
     """Start ``uvicorn app.main:app`` on a free port and yield it when it answers.
+
+    For what only a process shows: signals, workers, exit codes. Its start takes a second.
 
     Args:
         folder: where it runs, and where its log is written.
@@ -202,7 +205,7 @@ def running_server(
         found = _ADDRESS.search(log.read_text())
         assert process.poll() is None, f"The server has ended:\n{log.read_text()}"
         assert found is not None
-        server = Server(found[1], process, log)
+        server = ServerProcess(found[1], process, log)
         with server.client() as client:
             assert client.get("/health").json() == {"status": "ok"}
         yield server
@@ -214,6 +217,24 @@ def running_server(
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[Server]:
+    """Serve an application of this process on a free port, and yield it when it answers."""
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(
+                lambda: server.started or not thread.is_alive(), lambda: "The server is not up"
+            )
+            assert server.started, "The server has ended"
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE_SECONDS)
 
 
 def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> None:

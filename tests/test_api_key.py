@@ -1,13 +1,12 @@
 """With MOVIE_API_KEY set, whatever writes needs the key; reads stay open."""
 
-from pathlib import Path
-
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from app.config import Settings, load_settings
+from app.main import create_app
 from tests.operations import (
     DOCUMENT,
     OPERATIONS,
@@ -17,7 +16,7 @@ from tests.operations import (
     all_rows,
     store_what_examples_name,
 )
-from tests.server import running_server
+from tests.server import serving
 
 KEY = "The-Right-Key-0815"
 
@@ -124,22 +123,15 @@ def test_the_document_asks_for_the_key_where_it_is_needed_and_nowhere_else() -> 
         assert ("401" in operation.description["responses"]) == operation.writes, str(operation)
 
 
-def test_the_key_is_never_logged(tmp_path: Path, sqlite_url: str) -> None:
-    with running_server(
-        tmp_path,
-        database_url=sqlite_url,
-        auto_setup="false",
-        api_key=KEY,
-        log_level="DEBUG",
-    ) as server:
-        with server.client() as client:
-            body = {"title": "Arrival", "year": 2016}
-            statuses = [
-                client.post("/movies", json=body, headers={"X-API-Key": key}).status_code
-                for key in (KEY, KEY, f"{KEY}-wrong")
-            ]
-        server.stop()
-        log = "\n".join(server.lines())
+def test_the_key_is_never_logged(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(database_url=sqlite_url, api_key=SecretStr(KEY), log_level="DEBUG")
+    with serving(create_app(settings)) as server, server.client() as client:
+        body = {"title": "Arrival", "year": 2016}
+        statuses = [
+            client.post("/movies", json=body, headers={"X-API-Key": key}).status_code
+            for key in (KEY, KEY, f"{KEY}-wrong")
+        ]
+    log = capsys.readouterr().err
 
     assert statuses == [201, 409, 401]
     assert "movie.created" in log

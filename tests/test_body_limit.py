@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -15,7 +13,7 @@ from sqlalchemy import Engine
 from app.config import Settings
 from app.main import create_app
 from tests.operations import WRITING, Operation, all_rows, store_what_examples_name
-from tests.server import DEADLINE_SECONDS, Server, running_server
+from tests.server import Server, serving
 
 LIMIT = 2048
 REFUSAL = {"detail": f"The body is over {LIMIT} bytes"}
@@ -31,14 +29,9 @@ def settings(database_url: str) -> Settings:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Server]:
     """A real server with a small bound, for all tests here: none leaves anything in it."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(sqlite_template, folder / "movies.db")
-    with running_server(
-        folder,
-        database_url=f"sqlite:///{folder / 'movies.db'}",
-        auto_setup="false",
-        max_body_bytes=str(LIMIT),
-    ) as server:
+    path = shutil.copy(sqlite_template, tmp_path_factory.mktemp("server"))
+    settings = Settings(database_url=f"sqlite:///{path}", auto_setup=False, max_body_bytes=LIMIT)
+    with serving(create_app(settings)) as server:
         yield server
 
 
@@ -134,10 +127,7 @@ def exchange(server: Server, *parts: bytes) -> tuple[int, dict[str, str], bytes]
     The connection stays open for writing, so an answer comes before the request has ended, or
     the socket times out.
     """
-    address = urlsplit(server.url)
-    with socket.create_connection(
-        (address.hostname, address.port), timeout=DEADLINE_SECONDS
-    ) as connection:
+    with server.connect() as connection:
         for part in parts:
             connection.sendall(part)
         with connection.makefile("rb") as stream:

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from app.config import Settings
 from app.main import create_app
 from tests.operations import OPERATIONS
-from tests.server import DEADLINE_SECONDS, running_server
+from tests.server import DEADLINE_SECONDS, serving
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -115,10 +115,10 @@ def test_the_folder_of_the_page_opens_no_other(client: TestClient, path: str) ->
     CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed here"
 )
 def test_in_a_browser_without_a_network_the_page_lists_every_operation(
-    tmp_path: Path, sqlite_url: str
+    sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert CHROMIUM is not None, "CI has to have a Chromium"
-    with running_server(tmp_path, database_url=sqlite_url, auto_setup="false") as server:
+    with serving(create_app(Settings(database_url=sqlite_url, auto_setup=False))) as server:
         browser = subprocess.run(  # noqa: S603 - a browser that is installed here
             [
                 CHROMIUM,
@@ -133,7 +133,8 @@ def test_in_a_browser_without_a_network_the_page_lists_every_operation(
             timeout=DEADLINE_SECONDS,
             check=True,
         )
-        requests = [line for line in server.lines() if " http.request " in line]
+    log = capsys.readouterr().err
+    requests = [line for line in log.splitlines() if " http.request " in line]
 
     page = unescape(browser.stdout)
     listed = re.findall(r'opblock-summary-method">(\w+)<.*?data-path="([^"]+)"', page, re.DOTALL)

@@ -27,8 +27,15 @@ from app.db import create_db_engine
 from app.main import create_app
 from app.repository import MovieRepository
 from tests.conftest import ENGINES
-from tests.helpers import movie_rows, rating_rows
-from tests.server import Commands, Finished, Server, new_database, running_server, wait_until
+from tests.helpers import movie_rows, problems_of, rating_rows
+from tests.server import (
+    Commands,
+    Finished,
+    ServerProcess,
+    new_database,
+    running_server,
+    wait_until,
+)
 
 KILLS = 5
 RATING_CLIENTS = 4
@@ -80,17 +87,6 @@ def locked(database_url: str) -> Iterator[None]:
     engine.dispose()
 
 
-def problems_of(engine: Engine) -> list[str]:
-    """Return what the service and SQLite itself find wrong with a database."""
-    with Session(engine) as session:
-        problems = list(MovieRepository(session).problems())
-    if engine.dialect.name == "sqlite":
-        with engine.connect() as connection:
-            found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
-            problems += [problem for problem in found if problem != "ok"]
-    return problems
-
-
 class RatingLoad:
     """Clients that rate the starter movies until their server is gone.
 
@@ -103,7 +99,7 @@ class RatingLoad:
         self.sent: dict[tuple[int, int], int] = {}
         self.answered: dict[tuple[int, int], int] = {}
 
-    def rate_until_gone(self, server: Server, first_user_id: int) -> None:
+    def rate_until_gone(self, server: ServerProcess, first_user_id: int) -> None:
         """Send one rating after the other until the connection breaks."""
         with server.client() as client:
             for count in range(1_000_000):
@@ -118,7 +114,7 @@ class RatingLoad:
                 assert response.status_code == 204, response.text
                 self.answered[movie_id, user_id] = score
 
-    def rate_until_killed(self, server: Server, kill: int) -> None:
+    def rate_until_killed(self, server: ServerProcess, kill: int) -> None:
         """Rate with several clients, and kill the server in the midst of it."""
         before = len(self.answered)
         # The kills come at different points of the load.
@@ -223,11 +219,7 @@ def test_a_request_in_flight_is_finished_before_the_server_ends(
         f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
     )
     with running_server(tmp_path, workers=workers, database_url=catalogue_url) as server:
-        address = httpx.URL(server.url)
-        with (
-            socket.create_connection((address.host, address.port), timeout=60) as connection,
-            connection.makefile("rb") as answer,
-        ):
+        with server.connect() as connection, connection.makefile("rb") as answer:
             with locked(catalogue_url):
                 connection.sendall(head.encode())
                 # The route has asked for the body: the request is in flight.
@@ -497,8 +489,10 @@ def test_an_unusable_database_is_explained_at_start_up_and_left_as_it_was(
 def test_a_server_of_several_workers_ends_when_none_can_start(tmp_path: Path) -> None:
     database = not_a_database(tmp_path, tmp_path)
 
-    # Its exit code says nothing: that of uvicorn's parent process is 0 all the same.
-    finished = Commands(tmp_path, database_url=database.url).run([*SERVE, "--workers", "2"])
+    # uvicorn's parent process would give a worker that is ending five seconds to say it is well.
+    options = ["--workers", "2", "--timeout-worker-healthcheck", "1"]
+    finished = Commands(tmp_path, database_url=database.url).run([*SERVE, *options])
 
+    # The exit code says nothing: that of the parent process is 0 all the same.
     assert f"ERROR {database.explanation}\n" in finished.errors
     assert "Traceback" not in finished.errors

@@ -1,9 +1,8 @@
 """Migrations: they make what the models say, keep the rows, and happen whole or not at all."""
 
-import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, create_engine, make_url
 from sqlmodel import Session, SQLModel
 
 from app.config import PROJECT_ROOT
-from app.db import create_db_engine, current_revision, require_schema
+from app.db import create_db_engine, require_schema
 from app.models import YEAR_MAX, YEAR_MIN
 from app.repository import MovieRepository
 from tests.conftest import ENGINES
@@ -384,28 +383,3 @@ def test_alembic_finds_a_check_that_is_missing(new_url: str) -> None:
 
     with pytest.raises(CommandError, match="New upgrade operations detected"):
         command.check(Config(INI))
-
-
-@pytest.mark.parametrize("engine_name", ENGINES)
-def test_processes_that_migrate_a_new_database_at_once_all_succeed(
-    engine_name: str, tmp_path: Path
-) -> None:
-    # A collision of file locks is rare, so there are many rounds where a database costs nothing.
-    contests = [2, 4] * (5 if engine_name == "sqlite" else 1)
-    folders = [tmp_path / str(number) for number in range(len(contests))]
-    databases = []
-    with ExitStack() as stack:
-        for folder in folders:
-            folder.mkdir()
-            databases.append(stack.enter_context(new_database(engine_name, folder)))
-        arguments = json.dumps(list(zip(databases, contests, strict=True)))
-
-        finished = Commands(tmp_path).python(
-            str(PROJECT_ROOT / "tests" / "race.py"), "migrate", arguments
-        )
-
-        assert finished.exit_code == 0, finished.errors
-        assert json.loads(finished.output) == [["ok"] * processes for processes in contests]
-        for url in databases:
-            with opened(url) as connection:
-                assert current_revision(connection) == REVISIONS[-1]

@@ -24,7 +24,7 @@ from app.main import create_app
 from app.read_cache import ENTRY_OVERHEAD, ReadCacheMiddleware
 from app.repository import MovieRepository
 from tests.conftest import POSTGRES_URL
-from tests.server import DEADLINE_SECONDS, running_server
+from tests.server import DEADLINE_SECONDS, running_server, serving
 
 USER = 7
 READS = [
@@ -35,7 +35,7 @@ READS = [
     "/ratings",
     "/ratings?movie_id=1",
 ]
-ROUNDS = 200
+ROUNDS = 50
 
 
 class Write(NamedTuple):
@@ -535,11 +535,8 @@ def test_a_kept_answer_is_asked_for_again_before_each_use(client: TestClient) ->
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_a_connection_goes_on_after_a_304(tmp_path: Path, database_url: str) -> None:
-    with (
-        running_server(tmp_path, database_url=database_url, auto_setup="false") as server,
-        server.client() as client,
-    ):
+def test_a_connection_goes_on_after_a_304(app: FastAPI) -> None:
+    with serving(app) as server, server.client() as client:
         full = client.get("/movies")
         unchanged = client.get("/movies", headers={"If-None-Match": full.headers["ETag"]})
         again = client.get("/movies")

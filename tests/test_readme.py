@@ -12,7 +12,7 @@ from typer.main import get_group
 from app.config import PROJECT_ROOT, Settings
 from app.main import create_app
 from scripts.db import cli
-from tests.server import running_server
+from tests.server import serving
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -35,7 +35,8 @@ def console_steps(text: str) -> list[tuple[str, str]]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is typed with curl")
 def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None:
     steps = console_steps(section("A tour with curl"))
-    with running_server(tmp_path, database_url=f"sqlite:///{tmp_path / 'movies.db'}") as server:
+    settings = Settings(database_url=f"sqlite:///{tmp_path / 'movies.db'}")
+    with serving(create_app(settings)) as server:
         answers = [
             subprocess.run(  # noqa: S603 - what the README tells to type
                 ["bash", "-c", command.replace("localhost:8000", server.url)],  # noqa: S607

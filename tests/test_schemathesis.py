@@ -10,12 +10,14 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from sqlmodel import Session
+from pydantic import SecretStr
 
+from app.config import Settings
 from app.db import create_db_engine
-from app.repository import MovieRepository
+from app.main import create_app
+from tests.helpers import problems_of
 from tests.operations import OPERATIONS, schemas_sent
-from tests.server import Finished, Server, copy_of_project, running_server
+from tests.server import Finished, Server, copy_of_project, running_server, serving
 
 EXAMPLES = os.environ.get("MOVIE_TEST_EXAMPLES")
 SHORT = ["--phases=fuzzing", "--max-examples=20", "--generation-deterministic"]
@@ -74,14 +76,14 @@ def test_no_request_gets_a_5xx_or_an_answer_that_is_not_documented(
     tmp_path: Path, database_url: str
 ) -> None:
     options = SHORT if EXAMPLES is None else [f"--max-examples={EXAMPLES}"]
-    with running_server(tmp_path, database_url=database_url, api_key=KEY) as server:
+    settings = Settings(database_url=database_url, api_key=SecretStr(KEY))
+    with serving(create_app(settings)) as server:
         finished = run_schemathesis(server, tmp_path, *options)
 
     assert finished.exit_code == 0, finished.output + finished.errors
     assert f"Tested: {len(OPERATIONS)}" in finished.output
     engine = create_db_engine(database_url)
-    with Session(engine) as session:
-        assert list(MovieRepository(session).problems()) == []
+    assert problems_of(engine) == []
     engine.dispose()
 
 
