@@ -11,9 +11,10 @@ from fastapi_offline import FastAPIOffline
 
 from app.body_limit import BodyLimitMiddleware
 from app.config import Settings, load_settings, stop
-from app.db import concurrent_writers, create_db_engine, init_db, worker_threads
+from app.db import concurrent_writers, create_db_engine, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
+from app.migrate import init_db
 from app.read_cache import ReadCacheMiddleware
 from app.routes import health, movies, ratings
 from app.startup import StartupErrorMiddleware

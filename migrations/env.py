@@ -7,8 +7,8 @@ from sqlmodel import SQLModel
 
 from app import models  # noqa: F401 - fills the metadata
 from app.config import load_settings
-from app.db import current_revision, migration_connection, upgrade_to_head
 from app.errors import SetupError
+from app.migrate import current_revision, migration_connection, upgrade_to_head
 
 # These say nothing useful of a database without a schema: a new one gets it first.
 NEEDS_SCHEMA = ("check", "downgrade", "revision")

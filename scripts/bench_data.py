@@ -11,7 +11,7 @@ from typing import TypedDict
 from sqlalchemy import create_engine
 
 from app import statements
-from app.db import migration_connection, upgrade_to_head
+from app.migrate import migration_connection, upgrade_to_head
 from app.models import search_key
 
 SEED = 20_000

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from app.db import create_db_engine, migration_connection, upgrade_to_head
+from app.catalogue import CatalogueRepository
+from app.db import create_db_engine
+from app.migrate import migration_connection, upgrade_to_head
 from app.movielens import MovieLensFolder
-from app.repository import MovieRepository
 from scripts.bench_load import BenchError
 
 COMMAND_LINE = Path(__file__).with_name("db.py")
@@ -34,7 +35,7 @@ def seconds_of_import(source: Path, target: Path) -> float:
     started = time.perf_counter()
     folder = MovieLensFolder(source)
     with Session(engine) as session:
-        MovieRepository(session).merge(folder.movies(_ignore), folder.ratings(_ignore))
+        CatalogueRepository(session).merge(folder.movies(_ignore), folder.ratings(_ignore))
     seconds = time.perf_counter() - started
     engine.dispose()
     return seconds

@@ -11,19 +11,13 @@ from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 from sqlmodel import Session
 
+from app.backup import backup
+from app.catalogue import CatalogueRepository, MergeCounts
 from app.config import load_settings
-from app.db import (
-    backup,
-    create_db_engine,
-    migration_connection,
-    readable_database_errors,
-    require_file,
-    require_schema,
-    upgrade_to_head,
-)
+from app.db import create_db_engine, readable_database_errors
 from app.errors import SetupError, UnusableFile
+from app.migrate import migration_connection, require_file, require_schema, upgrade_to_head
 from app.movielens import MovieLensFolder, write_folder
-from app.repository import MergeCounts, MovieRepository
 from app.seed import STARTER_MOVIES
 
 cli = typer.Typer(
@@ -35,7 +29,7 @@ cli = typer.Typer(
 
 
 @contextmanager
-def open_repository() -> Iterator[MovieRepository]:
+def open_repository() -> Iterator[CatalogueRepository]:
     """Yield the repository of a database whose schema is at head."""
     engine = create_db_engine(load_settings().database_url)
     require_file(engine.url)
@@ -43,7 +37,7 @@ def open_repository() -> Iterator[MovieRepository]:
         with readable_database_errors(engine.url), Session(engine) as session:
             with engine.connect() as connection:
                 require_schema(connection)
-            yield MovieRepository(session)
+            yield CatalogueRepository(session)
     finally:
         engine.dispose()
 

@@ -17,8 +17,9 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlmodel import Session
 
 from app.config import Settings
-from app.db import create_db_engine, migration_connection, upgrade_to_head
+from app.db import create_db_engine
 from app.main import create_app
+from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
 from tests.helpers import empty
 

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine, make_url, text
 
 from app.config import PROJECT_ROOT, Settings
-from app.db import migration_connection, upgrade_to_head
+from app.migrate import migration_connection, upgrade_to_head
 from tests.conftest import POSTGRES_URL
 
 # Ample for a slow machine: a test that gets this far has failed.

@@ -10,8 +10,10 @@ from threading import Barrier, Event
 import pytest
 from sqlmodel import Session
 
-from app.db import backup, create_db_engine, require_schema
+from app.backup import backup
+from app.db import create_db_engine
 from app.errors import SetupError
+from app.migrate import require_schema
 from app.repository import MovieRepository
 from tests.helpers import problems_of, rating_rows
 from tests.server import Commands, Finished, wait_until

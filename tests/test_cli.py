@@ -12,7 +12,8 @@ from sqlalchemy import create_engine, text
 from sqlmodel import Session
 
 from app.config import PROJECT_ROOT
-from app.db import create_db_engine, migration_connection, upgrade_to_head
+from app.db import create_db_engine
+from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
 from app.seed import STARTER_MOVIES
 from tests.conftest import ENGINES

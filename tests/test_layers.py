@@ -20,7 +20,10 @@ HTTP = {"fastapi", "starlette", "http", "uvicorn", "asgi_correlation_id"}
 BANS: dict[str, tuple[list[Path], set[str]]] = {
     "routes": (ROUTES, {*DATABASE, "app.models", "app.statements"}),
     "repository": (
-        [PROJECT_ROOT / "app" / name for name in ("repository.py", "statements.py", "paging.py")],
+        [
+            PROJECT_ROOT / "app" / name
+            for name in ("repository.py", "catalogue.py", "statements.py", "paging.py")
+        ],
         {*HTTP, "app.main", "app.routes", "app.dependencies", "app.error_handlers"},
     ),
     "tables": ([PROJECT_ROOT / "app" / "models.py"], {*HTTP, "pydantic", "app.schemas"}),

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, create_engine, make_url
 from sqlmodel import Session, SQLModel
 
 from app.config import PROJECT_ROOT
-from app.db import create_db_engine, require_schema
+from app.db import create_db_engine
+from app.migrate import require_schema
 from app.models import YEAR_MAX, YEAR_MIN
 from app.repository import MovieRepository
 from tests.conftest import ENGINES

@@ -13,12 +13,11 @@ from sqlalchemy import Engine, create_engine, make_url, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
 
-from app import repository
+from app.catalogue import BATCH_SIZE, CatalogueRepository, MergeCounts
 from app.db import create_db_engine
 from app.errors import UnusableFile
 from app.models import Rating
 from app.movielens import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
-from app.repository import BATCH_SIZE, MergeCounts, MovieRepository
 from app.statements import RATING
 from scripts import db
 from tests.helpers import movie_rows
@@ -70,7 +69,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a statement take few ratings."""
-    monkeypatch.setattr(repository, "RATINGS_A_STATEMENT", FEW)
+    monkeypatch.setattr("app.catalogue.RATINGS_A_STATEMENT", FEW)
 
 
 def write(folder: Path, movies: str = MOVIES, ratings: str = RATINGS) -> Path:
@@ -126,7 +125,7 @@ def catalogue(engine: Engine) -> tuple[list[Any], list[Any]]:
 def merge(engine: Engine, movies: list[MovieRow], ratings: list[RatingRow]) -> MergeCounts:
     """Merge rows into a catalogue."""
     with Session(engine) as session:
-        return MovieRepository(session).merge(movies, ratings)
+        return CatalogueRepository(session).merge(movies, ratings)
 
 
 HEAT = MovieRow(6, "Heat (1995)", 1995, "Action")
@@ -538,7 +537,7 @@ def test_a_year_column_wins_over_the_title(
 
 def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:
     with Session(engine) as session:
-        repository = MovieRepository(session)
+        repository = CatalogueRepository(session)
         kept = repository.create(title="Heat (1995)", year=1994)
         other = repository.create(title="Ronin", year=1998, genre="Action")
         repository.add_rating(kept.id, 2, user_id=7)
@@ -548,7 +547,7 @@ def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: E
 
     assert counts == MergeCounts(movies_updated=1, ratings_new=1)
     with Session(engine) as session:
-        repository = MovieRepository(session)
+        repository = CatalogueRepository(session)
         assert list(repository.problems()) == []
         movie = repository.get(kept.id)
         assert (movie.year, movie.genre, movie.average_rating) == (1995, "Action", 3.5)
@@ -597,7 +596,7 @@ def test_of_two_ratings_by_a_user_in_a_file_the_later_stands(
     assert counts.ratings_ignored == int(not is_replaced)
     assert scores(engine)[0] == (1, 1, standing)
     with Session(engine) as session:
-        assert list(MovieRepository(session).problems()) == []
+        assert list(CatalogueRepository(session).problems()) == []
 
 
 @pytest.mark.parametrize(
@@ -643,7 +642,7 @@ def test_an_imported_time_is_stored_as_any_other(sqlite_url: str) -> None:
 
 def test_a_rating_given_to_the_service_outlives_an_import(engine: Engine) -> None:
     with Session(engine) as session:
-        repository = MovieRepository(session)
+        repository = CatalogueRepository(session)
         movie = repository.create(title=HEAT.title, year=1995, genre="Action")
         repository.add_rating(movie.id, 5, user_id=1)
 
@@ -680,7 +679,7 @@ def test_anonymous_ratings_are_repeated_only_as_often_as_either_side_has_them(
         (2, 5),
     ]
     with Session(engine) as session:
-        assert list(MovieRepository(session).problems()) == []
+        assert list(CatalogueRepository(session).problems()) == []
 
 
 @pytest.mark.parametrize(
@@ -739,7 +738,7 @@ def test_an_import_on_a_plain_engine_is_all_or_nothing_too(tmp_path: Path) -> No
         raise UnusableFile
 
     with Session(engine) as session:
-        repository = MovieRepository(session)
+        repository = CatalogueRepository(session)
         with pytest.raises(UnusableFile):
             repository.merge([HEAT], broken())
         nothing = everything(engine)
@@ -752,7 +751,7 @@ def test_an_import_on_a_plain_engine_is_all_or_nothing_too(tmp_path: Path) -> No
 
 def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engine) -> None:
     with Session(engine) as session:
-        movie = MovieRepository(session).create(title=HEAT.title, year=1995)
+        movie = CatalogueRepository(session).create(title=HEAT.title, year=1995)
     if make_url(database_url).get_backend_name() == "sqlite":
         impatient = create_db_engine(database_url, busy_timeout=0)
     else:
@@ -761,14 +760,14 @@ def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engi
     def movies() -> Iterator[MovieRow]:
         # Before the first row is stored.
         with Session(impatient) as session, pytest.raises(OperationalError):
-            MovieRepository(session).add_rating(movie.id, 1, user_id=2)
+            CatalogueRepository(session).add_rating(movie.id, 1, user_id=2)
         yield HEAT
 
     with Session(engine) as session:
-        MovieRepository(session).merge(movies(), [rated(5)])
+        CatalogueRepository(session).merge(movies(), [rated(5)])
     with Session(impatient) as session:
-        MovieRepository(session).add_rating(movie.id, 1, user_id=2)
-        assert list(MovieRepository(session).problems()) == []
+        CatalogueRepository(session).add_rating(movie.id, 1, user_id=2)
+        assert list(CatalogueRepository(session).problems()) == []
     impatient.dispose()
 
     assert scores(engine) == [(movie.id, 1, 5), (movie.id, 2, 1)]
@@ -788,7 +787,7 @@ def test_an_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
             yield RatingRow(HEAT.id, user_id, 3, moment)
 
     with Session(engine) as session:
-        counts = MovieRepository(session).merge([HEAT], ratings())
+        counts = CatalogueRepository(session).merge([HEAT], ratings())
 
     assert counts.ratings_new == 5 * FEW
     # The batch that is stored, until the next one is complete.
@@ -865,7 +864,7 @@ def test_export_and_import_give_the_same_catalogue_in_a_new_database(
 ) -> None:
     command(database_url, "seed")
     with Session(engine) as session:
-        repository = MovieRepository(session)
+        repository = CatalogueRepository(session)
         repository.create(title="Heat (1995)", year=1994, genre="Crime")
         repository.create(title='=1+1, "東京" x', year=2100, genre="Sci-Fi, Adult")
         repository.delete(2)
@@ -942,7 +941,7 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
 def test_an_export_shows_one_moment_whatever_is_written_meanwhile(engine: Engine) -> None:
     merge(engine, [HEAT], [rated(3)])
     with Session(engine) as reading, Session(engine) as writing:
-        repository, other = MovieRepository(reading), MovieRepository(writing)
+        repository, other = CatalogueRepository(reading), CatalogueRepository(writing)
 
         with repository.snapshot():
             movies = list(repository.every_movie())

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, NullPool, create_engine, event, make_url
 from sqlmodel import Session
 
 from app.config import Settings
-from app.db import migration_connection, upgrade_to_head
 from app.main import create_app
+from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
 from tests.conftest import POSTGRES_URL
 from tests.helpers import rating_rows

@@ -13,8 +13,9 @@ from alembic.config import Config
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, make_url, text
 
-from app import db
+from app import migrate
 from app.config import PROJECT_ROOT, Settings
+from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
 from app.seed import STARTER_MOVIES
@@ -202,7 +203,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(
 def test_a_database_that_another_process_keeps_locked_is_named(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "MIGRATION_TIMEOUT", 0.1)
+    monkeypatch.setattr(migrate, "MIGRATION_TIMEOUT", 0.1)
     path = str(make_url(sqlite_url).database)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -222,12 +223,12 @@ def test_a_new_database_that_another_process_locks_is_waited_for(hold: str, tmp_
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute(hold)
     settings = Settings(database_url=f"sqlite:///{path}")
-    engine = db.create_db_engine(settings.database_url)
+    engine = create_db_engine(settings.database_url)
     failures: list[BaseException] = []
 
     def start() -> None:
         try:
-            db.init_db(settings, engine)
+            migrate.init_db(settings, engine)
         except SetupError as error:
             failures.append(error)
 

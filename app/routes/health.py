@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from app.db import SessionDep, require_schema
+from app.db import SessionDep
 from app.error_handlers import documented
+from app.migrate import require_schema
 from app.schemas import Status
 
 router = APIRouter(tags=["health"])

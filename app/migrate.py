@@ -1,0 +1,166 @@
+"""Bringing a database to head: the schema by its migrations, the first movies by the seed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlmodel import Session, SQLModel
+
+from app.config import PROJECT_ROOT, Settings
+from app.db import create_migration_engine, explain_read_only, readable_database_errors
+from app.errors import SetupError
+from app.repository import MovieRepository
+from app.seed import STARTER_MOVIES
+
+# Seconds that a worker which starts waits for another one's migration.
+MIGRATION_TIMEOUT = 60.0
+# Any number, the same in every process that may migrate the same PostgreSQL database.
+MIGRATION_LOCK = 7_305_812
+
+
+def init_db(settings: Settings, engine: Engine) -> None:
+    """Make the database ready for the service.
+
+    With ``auto_setup`` it brings the schema to head and loads the starter movies into an empty
+    catalogue. Without, it only looks at the schema.
+
+    Raises:
+        SetupError: the database cannot be used, or its schema does not fit the service.
+    """
+    _require_writable(engine.url)
+    if settings.auto_setup and not _is_at_head(engine):
+        with migration_connection(settings.database_url) as connection:
+            upgrade_to_head(connection)
+    require_file(engine.url)
+    with readable_database_errors(engine.url):
+        with engine.connect() as connection:
+            require_schema(connection)
+        if settings.auto_setup:
+            with Session(engine) as session:
+                repository = MovieRepository(session)
+                if not repository.list(limit=1):
+                    repository.create_missing(STARTER_MOVIES)
+
+
+def _is_at_head(engine: Engine) -> bool:
+    """Tell without waiting for writers, who can keep a database for long."""
+    with readable_database_errors(engine.url), engine.connect() as connection:
+        return current_revision(connection) == _migrations().get_current_head()
+
+
+@contextmanager
+def migration_connection(database_url: str) -> Iterator[Connection]:
+    """Yield a connection whose single transaction can hold any migration.
+
+    All of it is committed at the end, or nothing. Others that want to migrate wait. Foreign keys,
+    which are off on SQLite meanwhile, are checked before the commit.
+
+    Raises:
+        SetupError: the database cannot be used, or a migration broke a foreign key.
+    """
+    with readable_database_errors(make_url(database_url)):
+        engine = create_migration_engine(database_url, lock_timeout=MIGRATION_TIMEOUT)
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                lock = text("SELECT pg_advisory_xact_lock(:key)")
+                connection.execute(lock, {"key": MIGRATION_LOCK})
+            revision = _revision(connection)
+            yield connection
+            if connection.dialect.name == "sqlite" and _revision(connection) != revision:
+                _refuse_orphans(connection)
+
+
+def _refuse_orphans(connection: Connection) -> None:
+    if orphans := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+        raise SetupError(
+            f"The migration would leave {len(orphans)} row(s) that refer to nothing. "
+            "It was rolled back.\nRun: uv run python scripts/db.py check"
+        )
+
+
+def upgrade_to_head(connection: Connection) -> None:
+    """Bring the schema to head within the transaction of a migration_connection().
+
+    Raises:
+        SetupError: the database's revision is unknown here.
+    """
+    current_revision(connection)
+    migrations = MigrationContext.configure(
+        connection,
+        # What alembic.command.upgrade() does, which would load env.py for it.
+        opts={
+            "fn": lambda current, _: _migrations()._upgrade_revs("head", current),  # noqa: SLF001
+            # Names constraints as alembic's own commands do, see migrations/env.py.
+            "target_metadata": SQLModel.metadata,
+        },
+    )
+    with Operations.context(migrations):
+        migrations.run_migrations()
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the database's schema is at, None if it has no schema yet.
+
+    Raises:
+        SetupError: this version of the service does not know the revision.
+    """
+    current = _revision(connection)
+    known = {script.revision for script in _migrations().walk_revisions()}
+    if current is not None and current not in known:
+        raise SetupError(
+            f"The database's schema is at revision {current}, which this version of the service "
+            "does not know.\nIt comes from a newer version: run that one. Nothing was changed."
+        )
+    return current
+
+
+def require_schema(connection: Connection) -> None:
+    """Do nothing if the schema is the one that this version of the service needs.
+
+    Raises:
+        SetupError: it is not.
+    """
+    head = _migrations().get_current_head()
+    current = current_revision(connection)
+    if current != head:
+        raise SetupError(
+            f"The database's schema is at {current or 'no revision'}, the service needs {head}.\n"
+            "Run: uv run alembic upgrade head"
+        )
+
+
+def require_file(url: URL) -> None:
+    """Do nothing if there is a database to open, which SQLite would otherwise make.
+
+    Raises:
+        SetupError: there is no such file.
+    """
+    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+        raise SetupError(
+            f"There is no database at {url.database}.\nRun: uv run python scripts/db.py migrate"
+        )
+
+
+def _require_writable(url: URL) -> None:
+    path = Path(str(url.database))
+    # SQLite itself would begin a transaction all the same and fail at its first write.
+    if url.get_backend_name() == "sqlite" and path.exists() and not os.access(path, os.W_OK):
+        raise SetupError(explain_read_only(str(path)))
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache
+def _migrations() -> ScriptDirectory:
+    # By its absolute path, which works from any folder.
+    return ScriptDirectory.from_config(Config(PROJECT_ROOT / "alembic.ini"))
