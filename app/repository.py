@@ -99,12 +99,12 @@ class MovieRepository:
         filters = _given(of_genre=genre, min_ratings=min_ratings or None)
         with self._reading():
             rated = statements.top_rated(*filters, ranking=ranking)
-            rows = list(self._session.execute(rated, filters | {"row_limit": limit}))
+            rows = [*self._session.execute(rated, filters | {"row_limit": limit}).all()]
             # Asked apart, since the engines' indexes disagree on where NULL belongs.
             if len(rows) < limit and not min_ratings:
                 unrated = statements.unrated(*filters, ranking=ranking)
                 missing = {"row_limit": limit - len(rows)}
-                rows.extend(self._session.execute(unrated, filters | missing))
+                rows += self._session.execute(unrated, filters | missing).all()
         return [MovieRead(*row) for row in rows]
 
     def list_ratings(

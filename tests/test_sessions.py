@@ -1,0 +1,91 @@
+"""A request hands its connection back, however it ends, though nothing closes its session."""
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from sqlmodel import Session
+
+from app.db import get_session
+from tests.operations import OPERATIONS, Operation, store_what_examples_name
+
+
+@pytest.fixture
+def sessions(app: FastAPI) -> list[Session]:
+    """The sessions that requests have had, kept from the garbage collector."""
+    sessions: list[Session] = []
+
+    async def keep_session(request: Request) -> Session:
+        sessions.append(await get_session(request))
+        return sessions[-1]
+
+    app.dependency_overrides[get_session] = keep_session
+    return sessions
+
+
+def connections_in_use(app: FastAPI) -> int:
+    """Return how many connections the application's pool misses."""
+    count: int = app.state.engine.pool.checkedout()
+    return count
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.path != "/health"], ids=str)
+def test_a_request_that_succeeds_keeps_no_connection(
+    app: FastAPI, sessions: list[Session], client: TestClient, operation: Operation
+) -> None:
+    store_what_examples_name(app.state.engine)
+
+    response = client.request(operation.method, operation.url, json=operation.body)
+
+    assert response.is_success
+    assert len(sessions) == 1
+    assert connections_in_use(app) == 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("GET", "/movies/99", None, 404),
+        ("GET", "/movies?limit=0", None, 422),
+        ("POST", "/movies", {"title": "Inception", "year": 2010}, 409),
+        ("PATCH", "/movies/99", {"year": 2010}, 404),
+        ("PATCH", "/movies/2", {"title": "Inception"}, 409),
+        ("PATCH", "/movies/99", {}, 404),
+        ("DELETE", "/movies/99", None, 404),
+        ("POST", "/ratings", {"movie_id": 99, "user_id": 1, "score": 5}, 404),
+        ("DELETE", "/movies/1/ratings/99", None, 404),
+    ],
+)
+def test_a_request_that_fails_keeps_no_connection(
+    app: FastAPI,
+    sessions: list[Session],
+    client: TestClient,
+    case: tuple[str, str, object, int],
+) -> None:
+    method, path, body, status = case
+    store_what_examples_name(app.state.engine)
+
+    response = client.request(method, path, json=body)
+
+    assert response.status_code == status
+    assert len(sessions) == 1
+    assert connections_in_use(app) == 0
+
+
+def test_a_request_to_a_database_that_breaks_keeps_no_connection(
+    app: FastAPI, sessions: list[Session], client: TestClient
+) -> None:
+    with app.state.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE rating RENAME TO hidden")
+        connection.exec_driver_sql("ALTER TABLE movie RENAME TO hidden_too")
+    reads = ("/movies", "/movies/1", "/movies/top", "/ratings")
+    try:
+        statuses = [client.get(path).status_code for path in reads]
+        statuses.append(client.post("/movies", json={"title": "Heat", "year": 1995}).status_code)
+    finally:
+        with app.state.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden_too RENAME TO movie")
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO rating")
+
+    assert min(statuses) >= 500
+    assert len(sessions) == 5
+    assert connections_in_use(app) == 0
