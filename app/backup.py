@@ -1,5 +1,6 @@
 """A copy of a SQLite database in use."""
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -36,7 +37,7 @@ def backup(database_url: str, target: Path) -> None:
                 readable_database_errors(url),
                 closing(sqlite3.connect(str(url.database))) as source,
             ):
-                source.execute("VACUUM INTO ?", (str(unfinished),))
+                _copy(source, unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
             # Fails where a rename would overwrite what has come there in the meantime.
@@ -45,3 +46,13 @@ def backup(database_url: str, target: Path) -> None:
         raise exists from None
     except OSError as error:
         raise SetupError(f"Cannot write {target}: {error.strerror}.") from error
+
+
+def _copy(source: sqlite3.Connection, target: Path) -> None:
+    try:
+        source.execute("VACUUM INTO ?", (str(target),))
+    except sqlite3.OperationalError as error:
+        # It would be said of the source, which is well.
+        if error.sqlite_errorname == "SQLITE_FULL":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise

@@ -22,8 +22,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlmodel import Session
 
+from app.backup import backup
 from app.config import Settings
 from app.db import create_db_engine
+from app.errors import SetupError
 from app.main import create_app
 from app.repository import MovieRepository
 from tests.conftest import ENGINES
@@ -289,12 +291,9 @@ class SmallFileSystem:
         self._filler.unlink()
 
 
-@pytest.fixture(params=["page limit", "file system"])
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PageLimit | SmallFileSystem]:
-    """A disk to fill up."""
-    if request.param == "page limit":
-        yield PageLimit(tmp_path)
-        return
+@pytest.fixture
+def small_file_system(tmp_path: Path) -> Iterator[SmallFileSystem]:
+    """A file system to fill up."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
@@ -305,6 +304,15 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PageLimit |
         pytest.skip("this user may not mount a file system")
     yield SmallFileSystem(folder)
     subprocess.run([umount, str(folder)], check=True)  # noqa: S603 - the test's own folder
+
+
+@pytest.fixture(params=["page limit", "file system"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> PageLimit | SmallFileSystem:
+    """A disk to fill up."""
+    if request.param == "page limit":
+        return PageLimit(tmp_path)
+    small: SmallFileSystem = request.getfixturevalue("small_file_system")
+    return small
 
 
 def test_a_full_disk_is_507_and_leaves_the_database_sound(
@@ -344,6 +352,19 @@ def test_a_full_disk_is_507_and_leaves_the_database_sound(
     assert stored == (len(movies), len(ratings) - 1)  # one movie was there before
     assert statuses == [201, 204]
     assert problems == []
+
+
+def test_a_backup_to_a_full_disk_says_so_and_leaves_nothing(
+    small_file_system: SmallFileSystem, sqlite_url: str
+) -> None:
+    target = small_file_system.folder / "copy.db"
+    small_file_system.fill()
+
+    with pytest.raises(SetupError) as error:
+        backup(sqlite_url, target)
+
+    assert str(error.value) == f"Cannot write {target}: No space left on device."
+    assert [path.name for path in small_file_system.folder.iterdir()] == ["filler"]
 
 
 def post_until_refused(
