@@ -8,23 +8,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine
 from sqlmodel import Session
 
 from app.config import Settings
 from app.db import create_db_engine
 from app.main import create_app
-from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
+from tests.databases import ENGINES, migrate, new_database, new_postgresql
 from tests.helpers import empty
-
-POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
-ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
 
 
 @pytest.fixture(autouse=True)
@@ -40,27 +36,16 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated, empty SQLite file to copy: a copy takes a millisecond, migrating takes fifty."""
     path = tmp_path_factory.mktemp("template") / "movies.db"
-    with migration_connection(f"sqlite:///{path}") as connection:
-        upgrade_to_head(connection)
+    migrate(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(scope="session")
 def postgres_database() -> Iterator[str]:
     """The URL of a migrated PostgreSQL database of this run's own, dropped at its end."""
-    assert POSTGRES_URL is not None
-    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    name = f"movie_test_{uuid4().hex}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = server.set(database=name).render_as_string(hide_password=False)
-    with migration_connection(url) as connection:
-        upgrade_to_head(connection)
-    yield url
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with new_postgresql() as url:
+        migrate(url)
+        yield url
 
 
 @pytest.fixture
@@ -85,6 +70,21 @@ def database_url(request: pytest.FixtureRequest) -> str:
     """A migrated, empty database of each engine."""
     name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     return str(request.getfixturevalue(name))
+
+
+@pytest.fixture(params=ENGINES)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each engine that nobody has migrated: no file yet, or no tables."""
+    with new_database(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder to run commands from, which is not the project's."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

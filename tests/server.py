@@ -1,4 +1,4 @@
-"""The service on a real socket, the project's commands as processes, and new databases for both."""
+"""The service on a real socket, in a thread or a process, and the project's commands."""
 
 import os
 import re
@@ -19,11 +19,8 @@ from uuid import uuid4
 import httpx
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import create_engine, make_url, text
 
 from app.config import PROJECT_ROOT, Settings
-from app.migrate import migration_connection, upgrade_to_head
-from tests.conftest import POSTGRES_URL
 
 # Ample for a slow machine: a test that gets this far has failed.
 DEADLINE_SECONDS = 60.0
@@ -247,40 +244,3 @@ def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> Non
     while not condition():
         assert time.monotonic() < deadline, explain()
         time.sleep(0.01)
-
-
-@contextmanager
-def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> Iterator[str]:
-    """Yield the URL of a database of the test's own, gone at the end: no file yet, or no tables.
-
-    Args:
-        engine_name: ``sqlite`` or ``postgresql``.
-        folder: where a SQLite file lies.
-        migrated: bring its schema to head.
-    """
-    with _new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
-        if migrated:
-            with migration_connection(url) as connection:
-                upgrade_to_head(connection)
-        yield url
-
-
-@contextmanager
-def _new_sqlite(folder: Path) -> Iterator[str]:
-    yield f"sqlite:///{folder / uuid4().hex}.db"
-
-
-@contextmanager
-def _new_postgresql() -> Iterator[str]:
-    assert POSTGRES_URL is not None
-    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
-    admin = create_engine(server, isolation_level="AUTOCOMMIT")
-    name = f"movie_test_{uuid4().hex}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    try:
-        yield server.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with admin.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-        admin.dispose()

@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,31 +13,15 @@ from sqlmodel import Session
 
 from app.config import PROJECT_ROOT
 from app.db import create_db_engine
-from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
 from app.seed import STARTER_MOVIES
-from tests.conftest import ENGINES
+from tests.databases import migrate
 from tests.schema import all_rows
-from tests.server import Commands, Finished, copy_of_project, new_database
+from tests.server import Commands, Finished, copy_of_project
 
 Run = Callable[..., Finished]
 UNREACHABLE = "postgresql://postgres:secret@127.0.0.1:1/movies"
 STARTER_TITLES = {movie.title for movie in STARTER_MOVIES}
-
-
-@pytest.fixture(params=ENGINES)
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new database of each engine."""
-    with new_database(request.param, tmp_path) as url:
-        yield url
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """An empty folder to run commands from, which is not the project's."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -70,12 +54,6 @@ def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         return Finished(exit_code, captured.out, captured.err)
 
     return run
-
-
-def migrate(url: str) -> None:
-    """Bring a database's schema to head."""
-    with migration_connection(url) as connection:
-        upgrade_to_head(connection)
 
 
 def execute(url: str, statement: str) -> None:

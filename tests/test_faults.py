@@ -28,13 +28,12 @@ from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
 from app.repository import MovieRepository
-from tests.conftest import ENGINES
+from tests.databases import ENGINES, new_database
 from tests.helpers import movie_rows, problems_of, rating_rows
 from tests.server import (
     Commands,
     Finished,
     ServerProcess,
-    new_database,
     running_server,
     wait_until,
 )

@@ -20,9 +20,9 @@ from app.db import create_db_engine
 from app.migrate import require_schema
 from app.models import YEAR_MAX, YEAR_MIN
 from app.repository import MovieRepository
-from tests.conftest import ENGINES
+from tests.databases import ENGINES, new_database
 from tests.schema import Rows, all_rows, describe, shared
-from tests.server import Commands, copy_of_project, new_database
+from tests.server import Commands, copy_of_project
 
 INI = PROJECT_ROOT / "alembic.ini"
 # Every revision from the first to the newest, those to come included.
@@ -84,16 +84,13 @@ HALF_WAY = """
 """
 
 
-@pytest.fixture(params=ENGINES)
-def new_url(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+@pytest.fixture
+def new_url(new_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A new database of each engine, which Alembic's commands are about."""
     # Alembic puts the folder of its configuration in front.
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with new_database(request.param, tmp_path) as url:
-        monkeypatch.setenv("MOVIE_DATABASE_URL", url)
-        yield url
+    monkeypatch.setenv("MOVIE_DATABASE_URL", new_url)
+    return new_url
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from app.models import Rating
 from app.movielens import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
 from app.statements import RATING
 from scripts import db
+from tests.databases import new_database
 from tests.helpers import movie_rows
-from tests.server import Finished, new_database
+from tests.server import Finished
 
 MOVIES = """\
 movieId,title,genres

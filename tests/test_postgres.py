@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Connection, NullPool, create_engine, event, make_url
+from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlmodel import Session
 
 from app.config import Settings
 from app.main import create_app
-from app.migrate import migration_connection, upgrade_to_head
 from app.repository import MovieRepository
-from tests.conftest import POSTGRES_URL
+from tests.databases import POSTGRES_URL, migrate, new_postgresql
 from tests.helpers import rating_rows
 
 needs_postgresql = pytest.mark.skipif(
@@ -49,21 +47,10 @@ def postgres_database() -> Iterator[str]:
 
     Servers' locales differ; on one that sorts by code point anyway, these tests would say nothing.
     """
-    assert POSTGRES_URL is not None
-    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    name = f"movie_test_{uuid4().hex}"
-    with engine.connect() as connection:
-        connection.exec_driver_sql(
-            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"
-            " LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
-        )
-        url = server.set(database=name).render_as_string(hide_password=False)
-        with migration_connection(url) as migration:
-            upgrade_to_head(migration)
+    locale = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+    with new_postgresql(locale) as url:
+        migrate(url)
         yield url
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    engine.dispose()
 
 
 @pytest.fixture

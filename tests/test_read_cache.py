@@ -23,7 +23,7 @@ from app.dependencies import get_repository
 from app.main import create_app
 from app.read_cache import ENTRY_OVERHEAD, ReadCacheMiddleware
 from app.repository import MovieRepository
-from tests.conftest import POSTGRES_URL
+from tests.databases import POSTGRES_URL
 from tests.server import DEADLINE_SECONDS, running_server, serving
 
 USER = 7

@@ -1,6 +1,5 @@
 """The service as its users run it: a process of its own, killed and started again."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,28 +10,12 @@ from fastapi.testclient import TestClient
 from app.config import Settings
 from app.db import create_db_engine
 from app.main import create_app
-from tests.conftest import ENGINES
 from tests.helpers import problems_of
 from tests.logs import events, parse_json
-from tests.server import Commands, Finished, Server, new_database, running_server, serving
+from tests.server import Commands, Finished, Server, running_server, serving
 
 CLIENTS = 8
 RATINGS_EACH = 10
-
-
-@pytest.fixture(params=ENGINES)
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new database of each engine."""
-    with new_database(request.param, tmp_path) as url:
-        yield url
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """A folder to run from, which is not the project's."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    return folder
 
 
 def send_raw(server: Server, request: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
 from app.seed import STARTER_MOVIES
-from tests.conftest import ENGINES
+from tests.databases import ENGINES, new_database
 from tests.race import ACTIONS
 from tests.schema import Rows, all_rows
-from tests.server import Commands, new_database
+from tests.server import Commands
 
 STARTER_TITLES = [
     "Black Panther",
@@ -31,13 +30,6 @@ STARTER_TITLES = [
     "The Godfather",
     "The Matrix",
 ]
-
-
-@pytest.fixture(params=ENGINES)
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new database of each engine."""
-    with new_database(request.param, tmp_path) as url:
-        yield url
 
 
 def serve(url: str, *, auto_setup: bool = True, busy_timeout: float = 5.0) -> TestClient:

@@ -1,0 +1,60 @@
+"""New databases of each engine, gone at their end.
+
+PostgreSQL takes part where MOVIE_TEST_POSTGRES_URL names a server, whose user may create databases.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import create_engine, make_url
+
+from app.migrate import migration_connection, upgrade_to_head
+
+POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
+ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
+
+
+@contextmanager
+def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> Iterator[str]:
+    """Yield the URL of a database of the test's own: no file yet, or no tables.
+
+    Args:
+        engine_name: ``sqlite`` or ``postgresql``.
+        folder: where a SQLite file lies.
+        migrated: bring its schema to head.
+    """
+    with new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
+        if migrated:
+            migrate(url)
+        yield url
+
+
+@contextmanager
+def new_postgresql(options: str = "") -> Iterator[str]:
+    """Yield the URL of a PostgreSQL database that was created with these options."""
+    assert POSTGRES_URL is not None
+    server = make_url(POSTGRES_URL).set(drivername="postgresql+psycopg")
+    administrator = create_engine(server, isolation_level="AUTOCOMMIT")
+    name = f"movie_test_{uuid4().hex}"
+    with administrator.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
+    try:
+        yield server.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with administrator.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        administrator.dispose()
+
+
+def migrate(url: str) -> None:
+    """Bring a database's schema to head."""
+    with migration_connection(url) as connection:
+        upgrade_to_head(connection)
+
+
+@contextmanager
+def _new_sqlite(folder: Path) -> Iterator[str]:
+    yield f"sqlite:///{folder / uuid4().hex}.db"
