@@ -133,12 +133,27 @@ def fill(url: str) -> None:
         for user_id in range(1, 8):
             repository.add_rating(ids[0], user_id % 5 + 1, user_id)
         repository.add_rating(ids[1], 5, 2**31 - 1)
-        repository.add_rating(ids[2], 1)
-        repository.add_rating(ids[2], 2)
+        # 14 stars in 8 ratings: the weighted rating is another in decimal than in binary.
+        for score in (1, 1, 2, 2, 2, 2, 2, 2):
+            repository.add_rating(ids[2], score)
         repository.remove_rating(ids[0], 3)
         repository.add_rating(ids[5], 3, 1)
         repository.delete(ids[5])
     engine.dispose()
+
+
+def to_nine_digits(rows: Rows) -> Rows:
+    """Return rows without the last digits of their floats, where older revisions may differ."""
+    return {
+        table: [
+            {
+                name: round(value, 9) if isinstance(value, float) else value
+                for name, value in row.items()
+            }
+            for row in stored
+        ]
+        for table, stored in rows.items()
+    }
 
 
 def with_revision(folder: Path, upgrade: str, parent: str = REVISIONS[-1]) -> Path:
@@ -228,12 +243,13 @@ def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(new_u
         assert rows.pop("alembic_version") == [{"version_num": revision}]
         assert shared(rows, full_rows) == shared(full_rows, rows)
         older.append((revision, schema, rows))
-    assert {name: len(rows) for name, rows in older[-1][2].items()} == {"movie": 5, "rating": 9}
+    assert {name: len(rows) for name, rows in older[-1][2].items()} == {"movie": 5, "rating": 15}
 
     for revision, schema, rows in reversed(older[:-1]):
         command.upgrade(Config(INI), "+1")
         assert contents(new_url)[0] == schema, revision
-        assert shared(contents(new_url)[1], rows) == shared(rows, contents(new_url)[1]), revision
+        found, expected = to_nine_digits(contents(new_url)[1]), to_nine_digits(rows)
+        assert shared(found, expected) == shared(expected, found), revision
 
     # What an older schema could not hold is worked out again.
     assert contents(new_url) == (full_schema, full_rows)
