@@ -78,10 +78,7 @@ class CatalogueRepository(MovieRepository):
     def snapshot(self) -> Iterator[None]:
         """Show everything that is read inside as it was at one moment, whatever others write."""
         with self._reading():
-            # What SQLite does in any transaction, PostgreSQL does when it is asked to.
-            is_postgresql = self._dialect == "postgresql"
-            options = {"isolation_level": "REPEATABLE READ"} if is_postgresql else {}
-            self._session.connection(execution_options=options)
+            self._session.connection()  # begins the transaction that the methods inside join
             yield
 
     def every_movie(self) -> Iterator[MovieRow]:

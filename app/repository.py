@@ -238,9 +238,15 @@ class MovieRepository:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """End the transaction that reading begins, but none that the caller has begun."""
+        """Show all that is read inside as it was at one moment, whatever others write.
+
+        It ends the transaction that reading begins, but none that the caller has begun.
+        """
         begun_here = not self._session.in_transaction()
         try:
+            # What SQLite does in any transaction, PostgreSQL does when it is asked to.
+            if begun_here and self._dialect == "postgresql":
+                self._session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             yield
         finally:
             if begun_here:

@@ -905,3 +905,36 @@ def test_ratings_of_a_movie_that_is_gone_are_a_problem(
 
     assert problems == ["2 rating(s) of movies that do not exist"]
     assert session.execute(select(func.count()).select_from(RATING)).scalar_one() == 3
+
+
+ONE_MOMENT: dict[str, Callable[[MovieRepository], list[Any]]] = {
+    "the last page of movies": lambda repository: repository.list(limit=2, offset=8, sort="id"),
+    "the ranking": lambda repository: repository.top(100),
+    "the last page of ratings": lambda repository: repository.list_ratings(limit=2, offset=3),
+}
+
+
+@pytest.mark.parametrize("read", ONE_MOMENT.values(), ids=ONE_MOMENT)
+def test_what_a_method_reads_is_of_one_moment(
+    database_url: str, read: Callable[[MovieRepository], list[Any]]
+) -> None:
+    engine, of_another = create_db_engine(database_url), create_db_engine(database_url)
+    store(engine, *SAMPLES[:10])
+
+    def write(*_: object) -> None:
+        with Session(of_another) as session:
+            another = MovieRepository(session)
+            another.add_rating(another.create(title="New", year=2000).id, 5)
+            another.add_rating(4, 5)  # the first one of this movie
+
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        before = read(repository)
+        event.listen(engine, "after_cursor_execute", write, once=True)
+        meanwhile = read(repository)
+        after = repository.get(4).rating_count
+
+    assert meanwhile == before
+    assert after == 1
+    engine.dispose()
+    of_another.dispose()
