@@ -24,6 +24,8 @@ POSTGRESQL_THREADS = 16
 POSTGRESQL_READ_THREADS = 4
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
+# PostgreSQL's SQLSTATE for a lock that did not come in time.
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
@@ -42,14 +44,7 @@ def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
             begin="BEGIN",
             pool_size=SQLITE_THREADS,
         )
-    # PostgreSQL takes 0 for no limit.
-    lock_timeout = max(1, round(busy_timeout * 1000))
-    return _postgresql_engine(
-        url,
-        options=f"-c lock_timeout={lock_timeout}",
-        pool_size=POSTGRESQL_THREADS,
-        pool_pre_ping=True,
-    )
+    return _postgresql_engine(url, busy_timeout, pool_size=POSTGRESQL_THREADS, pool_pre_ping=True)
 
 
 def create_migration_engine(database_url: str, *, lock_timeout: float) -> Engine:
@@ -60,7 +55,7 @@ def create_migration_engine(database_url: str, *, lock_timeout: float) -> Engine
 
     Args:
         database_url: a SQLite file or a PostgreSQL database.
-        lock_timeout: seconds that a transaction waits for the lock of a SQLite file.
+        lock_timeout: seconds that a transaction waits for another one's lock.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
@@ -68,7 +63,7 @@ def create_migration_engine(database_url: str, *, lock_timeout: float) -> Engine
         return _sqlite_engine(
             url, lock_timeout, foreign_keys=False, begin=begin, poolclass=NullPool
         )
-    return _postgresql_engine(url, poolclass=NullPool)
+    return _postgresql_engine(url, lock_timeout, poolclass=NullPool)
 
 
 def worker_threads(engine: Engine) -> int:
@@ -85,15 +80,19 @@ def concurrent_writers(engine: Engine) -> int:
 
 def _postgresql_engine(
     url: URL,
-    *,
-    options: str = "",
-    **engine_options: Any,  # noqa: ANN401 - create_engine's own
+    lock_timeout: float,
+    **options: Any,  # noqa: ANN401 - create_engine's own
 ) -> Engine:
-    arguments = {"connect_timeout": CONNECT_TIMEOUT, "options": options}
+    milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 for no limit
+    arguments = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "client_encoding": "utf8",
+        "options": f"-c lock_timeout={milliseconds}",
+    }
     # What the URL says of the connection holds.
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     with readable_database_errors(url):
-        return create_engine(url, connect_args=arguments, **engine_options)
+        return create_engine(url, connect_args=arguments, **options)
 
 
 def _sqlite_engine(
@@ -168,6 +167,8 @@ def readable_database_errors(url: URL) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.Error):
             raise SetupError(_explain_sqlite(error.orig, url.database)) from error
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise SetupError(_locked(url.render_as_string())) from error
         reason = str(error.orig).strip().partition("\n")[0]
         if not isinstance(error, OperationalError):
             raise SetupError(
@@ -186,6 +187,10 @@ def explain_read_only(path: str | None) -> str:
     )
 
 
+def _locked(database: str | None) -> str:
+    return f"Another process keeps {database} locked.\nTry again when it is done."
+
+
 def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
     code = getattr(error, "sqlite_errorname", "")
     if code.startswith("SQLITE_CANTOPEN"):
@@ -201,5 +206,5 @@ def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
     if code.startswith("SQLITE_READONLY"):
         return explain_read_only(path)
     if code.startswith("SQLITE_BUSY"):
-        return f"Another process keeps {path} locked.\nTry again when it is done."
+        return _locked(path)
     return f"The database {path} refused a statement: {error}.\nNothing was changed."

@@ -1,6 +1,7 @@
 """From an error to the response that a client gets, in FastAPI's shape: ``{"detail": ...}``."""
 
 import json
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.errors import (
     SetupError,
     WrongApiKey,
 )
-from app.tracing import LOGGER, TRACE_HEADER
+from app.tracing import TRACE_HEADER, log_event
 
 HEADERS = {401: {"WWW-Authenticate": "ApiKey"}, 503: {"Retry-After": "1"}}
 
@@ -59,7 +60,7 @@ DATABASE_RESPONSES: dict[tuple[str, ...], tuple[int, str]] = {
     ("SQLITE_FULL", "53100"): (507, "The database's disk is full, nothing was stored"),
     ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "25006", "53", "57"): UNAVAILABLE,
     # The database is broken, or not what it was when the service started.
-    ("SQLITE_CORRUPT", "SQLITE_NOTADB", "42P01"): UNAVAILABLE,
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB", "42P01", "42703"): UNAVAILABLE,
 }
 
 
@@ -100,7 +101,7 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
 
 async def _answer_database_error(_request: Request, error: DBAPIError) -> Response:
     code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
-    LOGGER.warning("database.error code=%s reason=%r", code, str(error.orig))
+    log_event("database.error", logging.WARNING, code=code, reason=str(error.orig))
     for prefixes, response in DATABASE_RESPONSES.items():
         if str(code).startswith(prefixes):
             return _error(*response)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.operations import Operations
@@ -110,8 +111,10 @@ def current_revision(connection: Connection) -> str | None:
     """Return the revision that the database's schema is at, None if it has no schema yet.
 
     Raises:
-        SetupError: this version of the service does not know the revision.
+        SetupError: this version of the service does not know the revision, or the database cannot
+            hold every title.
     """
+    _require_unicode(connection)
     current = _revision(connection)
     known = {script.revision for script in _migrations().walk_revisions()}
     if current is not None and current not in known:
@@ -154,6 +157,18 @@ def _require_writable(url: URL) -> None:
     # SQLite itself would begin a transaction all the same and fail at its first write.
     if url.get_backend_name() == "sqlite" and path.exists() and not os.access(path, os.W_OK):
         raise SetupError(explain_read_only(str(path)))
+
+
+def _require_unicode(connection: Connection) -> None:
+    if connection.dialect.name != "postgresql":
+        return
+    driver: Any = connection.connection.driver_connection
+    encoding = driver.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SetupError(
+            f"The database's encoding is {encoding}, which cannot hold every title.\n"
+            "Make another: CREATE DATABASE movies TEMPLATE template0 ENCODING 'UTF8'"
+        )
 
 
 def _revision(connection: Connection) -> str | None:

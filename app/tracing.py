@@ -73,18 +73,18 @@ class AccessLogMiddleware:
             )
 
 
-def log_event(event: str, **fields: object) -> None:
+def log_event(event: str, level: int = logging.INFO, **fields: object) -> None:
     """Log an event with what it touched, and the trace id of the request that caused it.
 
     The text is ``movie.created movie_id=7 trace_id=demo-1234``, without fields that are None.
     Values are escaped: nothing that a caller sends can end a line or pose as another field.
     """
-    if not LOGGER.isEnabledFor(logging.INFO):
+    if not LOGGER.isEnabledFor(level):
         return
     fields["trace_id"] = correlation_id.get()
     fields = {name: value for name, value in fields.items() if value is not None}
     pairs = " ".join(f"{name}={_escape(value)}" for name, value in fields.items())
-    LOGGER.info("%s %s", event, pairs, extra={"event": event, "fields": fields})
+    LOGGER.log(level, "%s %s", event, pairs, extra={"event": event, "fields": fields})
 
 
 def _escape(value: object) -> str:

@@ -14,7 +14,9 @@ from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlmodel import Session
 
 from app.config import Settings
+from app.errors import SetupError
 from app.main import create_app
+from app.migrate import MIGRATION_LOCK
 from app.repository import MovieRepository
 from tests.databases import POSTGRES_URL, migrate, new_postgresql
 from tests.helpers import rating_rows
@@ -200,6 +202,7 @@ def test_a_connection_that_breaks_within_a_request_is_503_and_stores_nothing(
         pytest.param("57014", 503, OUT_OF_REACH, id="statement timeout"),
         pytest.param("53200", 503, OUT_OF_REACH, id="out of memory"),
         pytest.param("25006", 503, OUT_OF_REACH, id="read-only"),
+        pytest.param("42703", 503, OUT_OF_REACH, id="schema that has fallen behind"),
         pytest.param("53100", 507, FULL, id="disk full"),
     ],
 )
@@ -298,3 +301,27 @@ def test_changes_of_the_same_movies_at_once_neither_deadlock_nor_miscount(
     assert unforeseen == []
     assert problems == []
     assert len(movie_ids) > 10
+
+
+@needs_postgresql
+def test_a_migration_that_another_process_holds_up_is_named(
+    postgres_url: str, administrator: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.migrate.MIGRATION_TIMEOUT", 0.1)
+    administrator.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
+
+    with pytest.raises(SetupError, match=r"^Another process keeps postgresql\S+ locked\.\n"):
+        migrate(postgres_url)
+
+    administrator.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
+    migrate(postgres_url)
+
+
+@needs_postgresql
+def test_a_database_that_cannot_hold_every_title_is_refused() -> None:
+    latin1 = "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
+    with (
+        new_postgresql(latin1) as url,
+        pytest.raises(SetupError, match=r"^The database's encoding is LATIN1, .*\nMake another"),
+    ):
+        migrate(url)

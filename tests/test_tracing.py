@@ -2,8 +2,9 @@
 
 import logging
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, NamedTuple
 
 import httpx2
@@ -276,6 +277,22 @@ def test_a_write_that_is_stored_logs_one_event_with_what_it_touched(
         logged = events(capsys.readouterr().err, "text")
     stored = [strip(event) for event in logged if event["event"] != "http.request"]
     assert stored == [{**event, "trace_id": "demo-1234"} for event in expected]
+
+
+def test_an_error_of_the_database_logs_the_trace_id(serve: Serve, sqlite_url: str) -> None:
+    with (
+        serve() as service,
+        closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection,
+    ):
+        connection.execute("ALTER TABLE movie RENAME TO hidden")
+
+        service.client.get("/movies", headers={"X-Trace-Id": "demo-1"})
+
+        error, access = service.events()
+    assert (error["event"], error["level"]) == ("database.error", "WARNING")
+    assert error["code"] == "SQLITE_ERROR"
+    assert error["reason"] == "no such table: movie"
+    assert error["trace_id"] == access["trace_id"] == "demo-1"
 
 
 def test_every_request_logs_one_access_line(serve: Serve) -> None:
