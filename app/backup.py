@@ -25,11 +25,11 @@ def backup(database_url: str, target: Path) -> None:
         raise SetupError("This copies SQLite files. For PostgreSQL, run pg_dump.")
     require_file(url)
     exists = SetupError(f"{target} exists and is not overwritten.\nName another file.")
-    if target.exists():
-        raise exists
-    if not target.parent.is_dir():
-        raise SetupError(f"There is no folder {target.parent}.\nMake it, or name another file.")
     try:
+        if target.exists():
+            raise exists
+        if not target.parent.is_dir():
+            raise SetupError(f"There is no folder {target.parent}.\nMake it, or name another file.")
         # In a folder of its own until it is whole and on disk, which VACUUM INTO does not see to.
         with TemporaryDirectory(prefix=f"{target.name}.unfinished-", dir=target.parent) as folder:
             unfinished = Path(folder) / target.name

@@ -144,19 +144,30 @@ def require_file(url: URL) -> None:
     """Do nothing if there is a database to open, which SQLite would otherwise make.
 
     Raises:
-        SetupError: there is no such file.
+        SetupError: there is no such file, or this user may not look.
     """
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+    if url.get_backend_name() == "sqlite" and not _file_exists(url):
         raise SetupError(
             f"There is no database at {url.database}.\nRun: uv run python scripts/db.py migrate"
         )
 
 
 def _require_writable(url: URL) -> None:
-    path = Path(str(url.database))
+    if url.get_backend_name() != "sqlite" or not _file_exists(url):
+        return
     # SQLite itself would begin a transaction all the same and fail at its first write.
-    if url.get_backend_name() == "sqlite" and path.exists() and not os.access(path, os.W_OK):
-        raise SetupError(explain_read_only(str(path)))
+    if not os.access(str(url.database), os.W_OK):
+        raise SetupError(explain_read_only(url.database))
+
+
+def _file_exists(url: URL) -> bool:
+    try:
+        return Path(str(url.database)).exists()
+    except OSError as error:
+        raise SetupError(
+            f"Cannot open the database file {url.database}: {error.strerror}.\n"
+            "Let this user into its folder, or name another file in MOVIE_DATABASE_URL."
+        ) from error
 
 
 def _require_unicode(connection: Connection) -> None:

@@ -169,10 +169,10 @@ def write_folder(
         UnusableFile: there is such a file already, or it cannot be written.
     """
     targets = folder / MOVIES_FILE, folder / RATINGS_FILE
-    for target in targets:
-        if target.exists():
-            raise UnusableFile(f"{target} exists and is not overwritten. Name another folder.")
     try:
+        for target in targets:
+            if target.exists():
+                raise UnusableFile(f"{target} exists and is not overwritten. Name another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         # Within the folder, so that the finished files only need new names.
         with TemporaryDirectory(dir=folder, prefix="unfinished-") as name:

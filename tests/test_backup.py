@@ -186,6 +186,15 @@ def test_a_copy_needs_its_folder(sqlite_url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_name_that_is_too_long_is_refused(sqlite_url: str, tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 300)
+
+    with pytest.raises(SetupError) as error:
+        backup(sqlite_url, target)
+
+    assert str(error.value) == f"Cannot write {target}: File name too long."
+
+
 def test_a_copy_needs_a_database(tmp_path: Path) -> None:
     with pytest.raises(SetupError) as error:
         backup(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "copy.db")

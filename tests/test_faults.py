@@ -416,6 +416,19 @@ def read_only_folder(folder: Path, template: Path) -> Unusable:
     )
 
 
+def forbidden_folder(folder: Path, template: Path) -> Unusable:
+    """The folder of the file may not be entered."""
+    inside = folder / "inside"
+    inside.mkdir()
+    path = copy_with_a_movie(inside, template)
+    inside.chmod(0o000)
+    return Unusable(
+        f"sqlite:///{path}",
+        f"Cannot open the database file {path}: Permission denied.\n"
+        "Let this user into its folder, or name another file in MOVIE_DATABASE_URL.",
+    )
+
+
 def no_folder(folder: Path, _template: Path) -> Unusable:
     """The folder of the file does not exist."""
     path = folder / "missing" / "movies.db"
@@ -464,7 +477,8 @@ def postgresql_out_of_reach(_folder: Path, _template: Path) -> Unusable:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return what is in the files of a folder."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def complaints(finished: Finished) -> str:
@@ -479,6 +493,7 @@ def complaints(finished: Finished) -> str:
         (read_only_file, "true"),
         (read_only_file, "false"),
         (read_only_folder, "true"),
+        (forbidden_folder, "true"),
         (no_folder, "true"),
         (not_a_database, "true"),
         (from_a_newer_version, "true"),

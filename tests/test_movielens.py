@@ -917,15 +917,17 @@ def test_an_export_overwrites_nothing(
     assert [path.read_text() for path in tmp_path.glob("*.csv")] == ["precious"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file/files", "Not a directory"), ("n" * 300, "File name too long")]
+)
 def test_an_export_to_where_no_folder_can_be_says_so(
-    sqlite_url: str, tmp_path: Path, command: Command
+    sqlite_url: str, tmp_path: Path, command: Command, name: str, reason: str
 ) -> None:
     (tmp_path / "file").write_text("no folder")
 
-    finished = command(sqlite_url, "export", tmp_path / "file" / "files")
+    finished = command(sqlite_url, "export", tmp_path / name)
 
-    message = f"Cannot write to {tmp_path / 'file' / 'files'}: Not a directory\n"
-    assert finished == Finished(1, "", message)
+    assert finished == Finished(1, "", f"Cannot write to {tmp_path / name}: {reason}\n")
 
 
 def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
