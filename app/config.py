@@ -55,7 +55,10 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds that a write waits for other writers before it is answered 503.",
+        description=(
+            "Seconds that a write waits for its turn, and then for the database's lock, "
+            "before it is answered 503."
+        ),
     )
     read_cache: bool = Field(
         default=True,

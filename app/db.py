@@ -112,8 +112,12 @@ def _sqlite_engine(
         cursor = connection.cursor()
         # Off by default in SQLite, and it cannot be changed inside a transaction.
         cursor.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
-        # Readers and a writer do not wait for each other.
-        _use_wal(cursor, busy_timeout)
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in cursor.fetchall()}
+        # Another program's file stays as it is, which the mode would be written into.
+        if not tables or "alembic_version" in tables:
+            # Readers and a writer do not wait for each other.
+            _use_wal(cursor, busy_timeout)
         # An acknowledged write survives a power cut; NORMAL would lose the last ones.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()

@@ -450,6 +450,18 @@ def not_a_database(folder: Path, _template: Path) -> Unusable:
     )
 
 
+def of_another_program(folder: Path, _template: Path) -> Unusable:
+    """The file has a table of the same name."""
+    path = folder / "videos.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE movie (id INTEGER PRIMARY KEY, name TEXT)")
+    return Unusable(
+        f"sqlite:///{path}",
+        f"The database {path} refused a statement: table movie already exists.\n"
+        "Nothing was changed.",
+    )
+
+
 def from_a_newer_version(folder: Path, template: Path) -> Unusable:
     """The schema has a revision that is not among the migrations."""
     path = copy_with_a_movie(folder, template)
@@ -496,6 +508,7 @@ def complaints(finished: Finished) -> str:
         (forbidden_folder, "true"),
         (no_folder, "true"),
         (not_a_database, "true"),
+        (of_another_program, "true"),
         (from_a_newer_version, "true"),
         (postgresql_out_of_reach, "true"),
     ],
