@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -188,5 +187,4 @@ def _revision(connection: Connection) -> str | None:
 
 @cache
 def _migrations() -> ScriptDirectory:
-    # By its absolute path, which works from any folder.
-    return ScriptDirectory.from_config(Config(PROJECT_ROOT / "alembic.ini"))
+    return ScriptDirectory(PROJECT_ROOT / "migrations")
