@@ -4,6 +4,7 @@ Every test that asks for ``database_url`` runs on SQLite and, where MOVIE_TEST_P
 server, once more on PostgreSQL. The schema comes from the migrations.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from app.main import create_app
 from app.repository import MovieRepository
 from tests.databases import ENGINES, migrate, new_database, new_postgresql
 from tests.helpers import empty
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the libraries: it need not look through them in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
