@@ -81,7 +81,7 @@ def filled_url(sqlite_url: str, tmp_path: Path) -> str:
 def test_a_copy_taken_while_others_write_is_the_database_of_one_moment(
     filled_url: str, tmp_path: Path
 ) -> None:
-    copies = {tmp_path / f"copy-{number}.db": set[int]() for number in range(5)}
+    copies = {tmp_path / f"copy-{number}.db": set[int]() for number in range(3)}
 
     with ratings_being_written(filled_url) as stored:
         for copy in copies:

@@ -35,7 +35,7 @@ READS = [
     "/ratings",
     "/ratings?movie_id=1",
 ]
-ROUNDS = 50
+ROUNDS = 30
 
 
 class Write(NamedTuple):
