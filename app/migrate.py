@@ -37,8 +37,7 @@ def init_db(settings: Settings, engine: Engine) -> None:
     """
     _require_writable(engine.url)
     if settings.auto_setup and not _is_at_head(engine):
-        with migration_connection(settings.database_url) as connection:
-            upgrade_to_head(connection)
+        migrate_to_head(settings.database_url)
     require_file(engine.url)
     with readable_database_errors(engine.url):
         with engine.connect() as connection:
@@ -54,6 +53,16 @@ def _is_at_head(engine: Engine) -> bool:
     """Tell without waiting for writers, who can keep a database for long."""
     with readable_database_errors(engine.url), engine.connect() as connection:
         return current_revision(connection) == _migrations().get_current_head()
+
+
+def migrate_to_head(database_url: str) -> None:
+    """Bring the schema to head. Safe to repeat, and from several processes at once.
+
+    Raises:
+        SetupError: the database cannot be used, or its revision is unknown here.
+    """
+    with migration_connection(database_url) as connection:
+        upgrade_to_head(connection)
 
 
 @contextmanager

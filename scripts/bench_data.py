@@ -11,7 +11,7 @@ from typing import TypedDict
 from sqlalchemy import create_engine
 
 from app import statements
-from app.migrate import migration_connection, upgrade_to_head
+from app.migrate import migrate_to_head
 from app.models import search_key
 
 SEED = 20_000
@@ -45,8 +45,7 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
     rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     tallies = [Tally(this_movie=n + 1, count_change=0, sum_change=0) for n in range(movies)]
     url = f"sqlite:///{path}"
-    with migration_connection(url) as connection:
-        upgrade_to_head(connection)
+    migrate_to_head(url)
     with closing(sqlite3.connect(path)) as database:
         # If this is cut short the file is worth nothing anyway.
         database.execute("PRAGMA journal_mode=OFF")

@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from app.catalogue import CatalogueRepository
 from app.db import create_db_engine
-from app.migrate import migration_connection, upgrade_to_head
+from app.migrate import migrate_to_head
 from app.movielens import MovieLensFolder
 from scripts.bench_load import BenchError
 
@@ -85,8 +85,7 @@ def peak_memory(*arguments: str, database: Path) -> int:
 def _make_empty(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
-    with migration_connection(f"sqlite:///{path}") as connection:
-        upgrade_to_head(connection)
+    migrate_to_head(f"sqlite:///{path}")
 
 
 def _ignore(_: int) -> None:

@@ -16,7 +16,7 @@ from app.catalogue import CatalogueRepository, MergeCounts
 from app.config import load_settings
 from app.db import create_db_engine, readable_database_errors
 from app.errors import SetupError, UnusableFile
-from app.migrate import migration_connection, require_file, require_schema, upgrade_to_head
+from app.migrate import migrate_to_head, require_file, require_schema
 from app.movielens import MovieLensFolder, write_folder
 from app.seed import STARTER_MOVIES
 
@@ -45,16 +45,14 @@ def open_repository() -> Iterator[CatalogueRepository]:
 @cli.command()
 def migrate() -> None:
     """Bring the schema to head. Safe to repeat, and from several processes at once."""
-    with migration_connection(load_settings().database_url) as connection:
-        upgrade_to_head(connection)
+    migrate_to_head(load_settings().database_url)
     typer.echo("Database ready")
 
 
 @cli.command()
 def seed() -> None:
     """Add the starter movies that are missing, after bringing the schema to head."""
-    with migration_connection(load_settings().database_url) as connection:
-        upgrade_to_head(connection)
+    migrate_to_head(load_settings().database_url)
     with open_repository() as repository:
         created = repository.create_missing(STARTER_MOVIES)
     typer.echo(f"Added {created} of {len(STARTER_MOVIES)} starter movies")
@@ -87,8 +85,7 @@ def import_movielens(folder: Path) -> None:
     rating by its movie and user, and the later rating stands.
     """
     source = MovieLensFolder(folder)
-    with migration_connection(load_settings().database_url) as connection:
-        upgrade_to_head(connection)
+    migrate_to_head(load_settings().database_url)
     terminal = Console(stderr=True)
     bar = Progress(
         *Progress.get_default_columns(),

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import create_engine, make_url
 
-from app.migrate import migration_connection, upgrade_to_head
+from app.migrate import migrate_to_head
 
 POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
 ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
@@ -28,7 +28,7 @@ def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> I
     """
     with new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
         if migrated:
-            migrate(url)
+            migrate_to_head(url)
         yield url
 
 
@@ -47,12 +47,6 @@ def new_postgresql(options: str = "") -> Iterator[str]:
         with administrator.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         administrator.dispose()
-
-
-def migrate(url: str) -> None:
-    """Bring a database's schema to head."""
-    with migration_connection(url) as connection:
-        upgrade_to_head(connection)
 
 
 @contextmanager

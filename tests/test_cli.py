@@ -13,9 +13,9 @@ from sqlmodel import Session
 
 from app.config import PROJECT_ROOT
 from app.db import create_db_engine
+from app.migrate import migrate_to_head
 from app.repository import MovieRepository
 from app.seed import STARTER_MOVIES
-from tests.databases import migrate
 from tests.schema import all_rows
 from tests.server import Commands, Finished, copy_of_project
 
@@ -276,7 +276,7 @@ def test_an_error_is_a_line_or_two_where_the_path_is_a_folder(
 def test_an_error_is_a_line_or_two_where_the_database_is_of_a_newer_version(
     new_url: str, run: Run
 ) -> None:
-    migrate(new_url)
+    migrate_to_head(new_url)
     rate(new_url)
     execute(new_url, "UPDATE alembic_version SET version_num = 'ffffffffffff'")
     engine = create_engine(new_url)

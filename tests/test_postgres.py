@@ -16,9 +16,9 @@ from sqlmodel import Session
 from app.config import Settings
 from app.errors import SetupError
 from app.main import create_app
-from app.migrate import MIGRATION_LOCK
+from app.migrate import MIGRATION_LOCK, migrate_to_head
 from app.repository import MovieRepository
-from tests.databases import POSTGRES_URL, migrate, new_postgresql
+from tests.databases import POSTGRES_URL, new_postgresql
 from tests.helpers import rating_rows
 
 needs_postgresql = pytest.mark.skipif(
@@ -51,7 +51,7 @@ def postgres_database() -> Iterator[str]:
     """
     locale = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
     with new_postgresql(locale) as url:
-        migrate(url)
+        migrate_to_head(url)
         yield url
 
 
@@ -311,10 +311,10 @@ def test_a_migration_that_another_process_holds_up_is_named(
     administrator.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK})")
 
     with pytest.raises(SetupError, match=r"^Another process keeps postgresql\S+ locked\.\n"):
-        migrate(postgres_url)
+        migrate_to_head(postgres_url)
 
     administrator.exec_driver_sql(f"SELECT pg_advisory_unlock({MIGRATION_LOCK})")
-    migrate(postgres_url)
+    migrate_to_head(postgres_url)
 
 
 @needs_postgresql
@@ -324,4 +324,4 @@ def test_a_database_that_cannot_hold_every_title_is_refused() -> None:
         new_postgresql(latin1) as url,
         pytest.raises(SetupError, match=r"^The database's encoding is LATIN1, .*\nMake another"),
     ):
-        migrate(url)
+        migrate_to_head(url)
