@@ -342,3 +342,11 @@ def test_without_a_command_the_commands_are_listed(tmp_path: Path, run: Run) -> 
     for command in ("migrate", "seed", "check"):
         assert command in finished.output + finished.errors
     assert not (tmp_path / "none.db").exists()
+
+
+def test_the_bench_starts_from_any_folder_and_lists_its_options(elsewhere: Path, run: Run) -> None:
+    finished = run("sqlite:///movies.db", "bench", "--help")
+
+    assert finished.exit_code == 0
+    assert "movielens" in finished.output
+    assert files(elsewhere) == {}

@@ -14,9 +14,9 @@ from app.catalogue import CatalogueRepository
 from app.db import create_db_engine
 from app.migrate import migrate_to_head
 from app.movielens import MovieLensFolder
-from scripts.bench_load import BenchError
+from scripts.bench.load import BenchError
 
-COMMAND_LINE = Path(__file__).with_name("db.py")
+COMMAND_LINE = Path(__file__).parent.with_name("db.py")
 TABLES = ("movie", "rating")
 # Runs a command from a process that is small itself: a process counts its parent's memory as its
 # own until it has loaded its program.

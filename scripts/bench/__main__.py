@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.errors import UnusableFile
-from scripts.bench_data import SEED, fill_baseline, make_catalogue
-from scripts.bench_import import peak_memory, seconds_of_executemany, seconds_of_import
-from scripts.bench_load import ANSWER_TIMEOUT, WRK, BenchError, Load, Target, get, load, post, serve
+from scripts.bench.catalogues import SEED, fill_baseline, make_catalogue
+from scripts.bench.load import ANSWER_TIMEOUT, WRK, BenchError, Load, Target, get, load, post, serve
+from scripts.bench.movielens import peak_memory, seconds_of_executemany, seconds_of_import
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PAGE = 50
@@ -79,7 +79,7 @@ class Plan:
         """Run the baseline on a copy of a catalogue and yield its port."""
         path = self.folder / "baseline.db"
         environment = {"BASELINE_FILE": str(path)}
-        with serve("scripts.bench_baseline:app", self.folder / "baseline.log", environment) as port:
+        with serve("scripts.bench.baseline:app", self.folder / "baseline.log", environment) as port:
             fill_baseline(path, catalogue)
             yield port
         path.unlink()
