@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import anyio
 from fastapi import FastAPI
@@ -47,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(
         title="Movie Service",
         summary="A movie catalogue with user ratings.",
-        version="1.0.0",
+        version=version("movie-service"),
         redoc_url=None,
         # Traces and logs are the service's own; FastAPI's would be looked for in every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},

@@ -135,6 +135,10 @@ def test_only_the_repository_commits() -> None:
     assert committing == {"repository.py"}
 
 
+def test_type_checkers_of_other_projects_may_rely_on_the_annotations() -> None:
+    assert (PROJECT_ROOT / "app" / "py.typed").is_file()
+
+
 def test_errors_hold_no_status_codes() -> None:
     tree = tree_of(PROJECT_ROOT / "app" / "errors.py")
 

@@ -1,13 +1,14 @@
 """The OpenAPI document: complete, and true of what the service does."""
 
 import re
-from importlib.metadata import version
+import tomllib
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
+from app.config import PROJECT_ROOT
 from tests.operations import (
     DOCUMENT,
     OPERATIONS,
@@ -48,6 +49,8 @@ def expected_errors(operation: Operation) -> set[str]:
 
 
 def test_the_document_says_what_it_is_of(client: TestClient) -> None:
+    pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+
     served = client.get("/openapi.json").json()
 
     assert served == DOCUMENT
@@ -55,7 +58,7 @@ def test_the_document_says_what_it_is_of(client: TestClient) -> None:
     assert served["info"] == {
         "title": "Movie Service",
         "summary": "A movie catalogue with user ratings.",
-        "version": version("movie-service"),
+        "version": pyproject["project"]["version"],
     }
 
 

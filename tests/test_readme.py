@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,10 @@ def test_every_promise_names_a_test_that_there_is() -> None:
     assert named
     for file, test in named:
         assert f"def {test}(" in (PROJECT_ROOT / file).read_text(), test
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+    versions = re.findall(r"^\*\*([0-9.]+)\*\*", section("Changelog"), re.MULTILINE)
+
+    assert versions[0] == pyproject["project"]["version"]
