@@ -16,7 +16,7 @@ from app.db import create_db_engine
 from app.migrate import migrate_to_head
 from app.repository import MovieRepository
 from app.seed import STARTER_MOVIES
-from tests.schema import all_rows
+from tests.rows import all_rows
 from tests.server import Commands, Finished, copy_of_project
 
 Run = Callable[..., Finished]
@@ -201,6 +201,22 @@ def test_check_names_a_movie_whose_tallies_are_wrong(
     finished = run(database_url, "db.py", "check")
 
     assert finished == Finished(1, "", "movie 1 (Heat): the tallies differ from its ratings\n")
+
+
+def test_check_names_what_differs_between_the_schema_and_the_models(new_url: str, run: Run) -> None:
+    migrate_to_head(new_url)
+    execute(new_url, "DROP INDEX ix_movie_year_id")
+    execute(new_url, "ALTER TABLE rating RENAME COLUMN created_at TO made_at")
+
+    finished = run(new_url, "db.py", "check")
+
+    assert finished.exit_code == 1
+    assert finished.output == ""
+    assert [line.partition(";")[0] for line in finished.errors.splitlines()] == [
+        "movie: index ix_movie_year_id is missing",
+        "rating: column created_at is missing",
+        "rating: column made_at is not in the models",
+    ]
 
 
 def test_check_finds_ratings_of_movies_that_do_not_exist(sqlite_url: str, run: Run) -> None:

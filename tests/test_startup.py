@@ -20,7 +20,7 @@ from app.main import create_app
 from app.seed import STARTER_MOVIES
 from tests.databases import ENGINES, new_database
 from tests.race import ACTIONS
-from tests.schema import Rows, all_rows
+from tests.rows import Rows, all_rows
 from tests.server import Commands
 
 STARTER_TITLES = [

@@ -1,0 +1,173 @@
+"""Compares a database's schema with the models', on either engine.
+
+The models' metadata makes its schema in a scratch place that is gone afterwards, and the same
+queries describe both. So nothing is compared that an engine merely spells in its own way.
+"""
+
+import re
+
+from sqlalchemy import Connection, create_engine, text
+from sqlmodel import SQLModel
+
+# For each table its columns, constraints, indexes and triggers, as the engine spells them.
+Schema = dict[str, dict[str, str]]
+
+_CONSTRAINT = re.compile(
+    r"(?:CONSTRAINT (\S+) )?((?:CHECK|UNIQUE|PRIMARY KEY|FOREIGN KEY)\b.*)", re.IGNORECASE
+)
+# What a column's definition says beyond its type, nullability and default.
+_COLUMN_EXTRAS = re.compile(
+    r" (?:CONSTRAINT|CHECK|UNIQUE|PRIMARY|REFERENCES|COLLATE|GENERATED|AS)\b", re.IGNORECASE
+)
+_INDEX = re.compile(
+    r"CREATE (UNIQUE )?INDEX \S+ ON \S+ (?:USING btree )?(.*)", re.IGNORECASE | re.DOTALL
+)
+
+_POSTGRESQL = """
+    WITH tables AS (
+        SELECT oid, relname FROM pg_class c
+        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+          AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
+    )
+    SELECT relname, NULL, NULL FROM tables
+    UNION ALL
+    SELECT relname, 'column ' || attname, concat_ws(' ',
+        format_type(atttypid, atttypmod),
+        (SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
+         FROM pg_enum WHERE enumtypid = atttypid),
+        (SELECT 'COLLATE ' || collname
+         FROM pg_collation l WHERE l.oid = attcollation AND collname <> 'default'),
+        CASE WHEN attnotnull THEN 'NOT NULL' END,
+        'GENERATED ' || NULLIF(attgenerated::text || attidentity::text, ''),
+        'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid))
+    FROM tables
+    JOIN pg_attribute a ON attrelid = tables.oid AND attnum > 0 AND NOT attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = attrelid AND d.adnum = attnum
+    UNION ALL
+    -- From version 18 on, NOT NULL is a constraint too.
+    SELECT relname, 'constraint ' || conname, pg_get_constraintdef(c.oid, true)
+    FROM tables JOIN pg_constraint c ON conrelid = tables.oid AND contype <> 'n'
+    UNION ALL
+    SELECT t.relname, 'index ' || c.relname,
+           pg_get_indexdef(indexrelid, 0, true) || CASE WHEN indisvalid THEN '' ELSE ' INVALID' END
+    FROM tables t JOIN pg_index ON indrelid = t.oid JOIN pg_class c ON c.oid = indexrelid
+    WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype <> 'f')
+    UNION ALL
+    SELECT relname, 'trigger ' || tgname, pg_get_triggerdef(t.oid, true)
+    FROM tables JOIN pg_trigger t ON tgrelid = tables.oid AND NOT tgisinternal
+"""
+
+
+def schema_differences(connection: Connection) -> list[str]:
+    """Return a line for each difference between the database's schema and the models'.
+
+    Safe while the service runs: it takes no lock that others would wait for. The transaction must
+    not be committed: on PostgreSQL it holds temporary tables of the models.
+    """
+    # In this order, since the temporary tables hide the others.
+    stored, expected = describe(connection), _describe_models(connection)
+    lines = []
+    for table in sorted(stored.keys() | expected.keys()):
+        if table not in stored:
+            lines.append(f"table {table} is missing")
+        elif table not in expected:
+            lines.append(f"table {table} is not in the models")
+        else:
+            lines += _differences(table, stored[table], expected[table])
+    return lines
+
+
+def _differences(table: str, stored: dict[str, str], expected: dict[str, str]) -> list[str]:
+    lines = []
+    for part in sorted(stored.keys() | expected.keys()):
+        if part not in stored:
+            lines.append(f"{table}: {part} is missing; the models have {expected[part]}")
+        elif part not in expected:
+            lines.append(f"{table}: {part} is not in the models; the database has {stored[part]}")
+        elif stored[part] != expected[part]:
+            lines.append(f"{table}: {part} is {stored[part]}; the models have {expected[part]}")
+    return lines
+
+
+def _describe_models(connection: Connection) -> Schema:
+    if connection.dialect.name == "sqlite":
+        scratch = create_engine("sqlite://")
+        with scratch.connect() as memory:
+            SQLModel.metadata.create_all(memory)
+            schema = describe(memory)
+        scratch.dispose()
+        return schema
+    connection.exec_driver_sql("SET LOCAL search_path TO pg_temp")
+    SQLModel.metadata.create_all(connection, checkfirst=False)
+    return describe(connection)
+
+
+def describe(connection: Connection) -> Schema:
+    """Return a database's schema without Alembic's own table.
+
+    The order of columns within a table is left out: one that is added later comes last.
+    """
+    if connection.dialect.name == "sqlite":
+        return _describe_sqlite(connection)
+    schema: Schema = {}
+    for table, part, definition in connection.execute(text(_POSTGRESQL)):
+        parts = schema.setdefault(table, {})
+        if part is not None:
+            parts[part] = _INDEX.sub(r"\1\2", definition)
+    schema.pop("alembic_version", None)
+    return schema
+
+
+def _describe_sqlite(connection: Connection) -> Schema:
+    schema: Schema = {}
+    rows = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master").all()
+    for kind, name, table, sql in rows:
+        if table == "alembic_version" or name.startswith("sqlite_") or kind == "view":
+            continue
+        parts = schema.setdefault(table, {})
+        if kind == "table":
+            parts.update(_parts_of_table(connection, name, plain_sql(sql)))
+        else:
+            parts[f"{kind} {name}"] = _INDEX.sub(r"\1\2", plain_sql(sql))
+    return schema
+
+
+def _parts_of_table(connection: Connection, table: str, sql: str) -> dict[str, str]:
+    body, options = sql[sql.index("(") + 1 : sql.rindex(")")], sql[sql.rindex(")") + 1 :]
+    parts = {"options": options.strip()} if options.strip() else {}
+    extras = {}
+    for part in split_at_commas(body):
+        if constraint := _CONSTRAINT.fullmatch(part):
+            name, definition = constraint.groups()
+            parts[f"constraint {name or definition}"] = definition
+        else:
+            found = _COLUMN_EXTRAS.search(part)
+            extras[part.split()[0]] = part[found.start() :] if found else ""
+    query = 'SELECT name, type, "notnull", dflt_value FROM pragma_table_xinfo(?)'
+    for column, kind, not_null, default in connection.exec_driver_sql(query, (table,)):
+        parts[f"column {column}"] = (
+            kind
+            + (" NOT NULL" if not_null else "")
+            + (f" DEFAULT {default}" if default is not None else "")
+            + extras.get(column, "").replace(" NOT NULL", "")
+        )
+    return parts
+
+
+def plain_sql(sql: str) -> str:
+    """Return a statement without quoted names and line breaks."""
+    return " ".join(sql.replace('"', "").split())
+
+
+def split_at_commas(sql: str) -> list[str]:
+    """Split at the commas that stand in no parentheses and no string."""
+    parts, depth, quoted = [""], 0, False
+    for character in sql:
+        quoted ^= character == "'"
+        if not quoted:
+            depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
