@@ -5,10 +5,11 @@ server, once more on PostgreSQL. The schema comes from the migrations.
 """
 
 import gc
-import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from fastapi import FastAPI
@@ -21,8 +22,16 @@ from app.db import create_db_engine
 from app.main import create_app
 from app.migrate import migrate_to_head
 from app.repository import MovieRepository
+from tests import FOLDER
 from tests.databases import ENGINES, new_database, new_postgresql
 from tests.helpers import empty
+
+# A copy takes a millisecond, migrating takes fifty.
+TEMPLATE = FOLDER / "template.db"
+migrate_to_head(f"sqlite:///{TEMPLATE}")
+# The database of app.main's own application. It is ready before any test file is imported, since
+# a client at the top of one may send requests at once.
+shutil.copy(TEMPLATE, FOLDER / "movies.db")
 
 
 def pytest_collection_finish() -> None:
@@ -32,20 +41,22 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's environment and .env out of the tests."""
-    for name in os.environ:
-        if name.startswith("MOVIE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
+def _only_slow_tests_start_processes(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep the fast part of the suite fast: a process takes about a second to start."""
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        pytest.fail("This test starts a process: mark it with @pytest.mark.slow")
+
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(subprocess, "Popen", refuse)
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty SQLite file to copy: a copy takes a millisecond, migrating takes fifty."""
-    path = tmp_path_factory.mktemp("template") / "movies.db"
-    migrate_to_head(f"sqlite:///{path}")
-    return path
+def sqlite_template() -> Path:
+    """A migrated, empty SQLite file to copy."""
+    return TEMPLATE
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,8 @@ def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]
     Args:
         project: the project's folder, or the folder of a copy_of_project().
         settings: values of settings, such as ``database_url``. In the project's own folder all
-            others get their defaults, so that a developer's .env has no say.
+            others get their defaults, so that a developer's .env has no say; without a database
+            it is the tests' own.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MOVIE_")}
     if project == PROJECT_ROOT:
@@ -45,6 +46,7 @@ def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]
             if default is not None:
                 value = ",".join(default) if isinstance(default, list) else str(default)
                 variables[f"MOVIE_{name.upper()}"] = value
+        variables["MOVIE_DATABASE_URL"] = os.environ["MOVIE_DATABASE_URL"]
     else:
         variables["PYTHONPATH"] = str(project)
     for name, value in settings.items():

@@ -126,6 +126,7 @@ def test_each_command_works_on_its_own_on_a_new_database(
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_processes_from_another_folder_find_the_database_in_the_projects_folder(
     tmp_path: Path, elsewhere: Path
 ) -> None:
@@ -328,6 +329,7 @@ def test_an_error_is_a_line_or_two_where_a_setting_is_not_valid(
     assert "secret" not in finished.output + finished.errors
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_as_plain(tmp_path: Path, elsewhere: Path) -> None:
     path = tmp_path / "notes.db"
     path.write_text("These are notes, and no database.\n" * 50)

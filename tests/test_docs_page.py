@@ -111,6 +111,7 @@ def test_the_folder_of_the_page_opens_no_other(client: TestClient, path: str) ->
     assert client.get(path).status_code in {404, 405}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed here"
 )

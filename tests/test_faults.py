@@ -131,6 +131,7 @@ class RatingLoad:
                 client.result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_path: Path) -> None:
     load = RatingLoad()
@@ -155,6 +156,7 @@ def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_pat
     assert problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
     catalogue_url: str, tmp_path: Path
@@ -183,6 +185,7 @@ def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
     assert done == [status for *_, status in WRITES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_writers_wait_for_a_lock_while_reads_are_answered(
     catalogue_url: str, tmp_path: Path
@@ -210,6 +213,7 @@ def test_writers_wait_for_a_lock_while_reads_are_answered(
     assert movie["rating_count"] == writers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_request_in_flight_is_finished_before_the_server_ends(
     catalogue_url: str, tmp_path: Path, workers: int
@@ -314,6 +318,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> PageLimit | SmallFil
     return small
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_507_and_leaves_the_database_sound(
     disk: PageLimit | SmallFileSystem, sqlite_template: Path
 ) -> None:
@@ -353,6 +358,7 @@ def test_a_full_disk_is_507_and_leaves_the_database_sound(
     assert problems == []
 
 
+@pytest.mark.slow
 def test_a_backup_to_a_full_disk_says_so_and_leaves_nothing(
     small_file_system: SmallFileSystem, sqlite_url: str
 ) -> None:
@@ -532,6 +538,7 @@ def test_an_unusable_database_is_explained_at_start_up_and_left_as_it_was(
     assert contents(data) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_unusable", "auto_setup"),
     [
@@ -561,6 +568,7 @@ def test_a_database_that_this_user_may_not_use_is_explained_at_start_up(
     assert contents(data) == before
 
 
+@pytest.mark.slow
 def test_a_server_of_several_workers_ends_when_none_can_start(tmp_path: Path) -> None:
     database = not_a_database(tmp_path, tmp_path)
 

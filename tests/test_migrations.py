@@ -440,6 +440,7 @@ def test_a_failed_migration_of_a_new_database_leaves_it_empty(new_url: str, tmp_
     command.upgrade(Config(INI), "head")
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_in_the_command_line_leaves_the_database_as_it_was(
     new_url: str, tmp_path: Path
 ) -> None:
@@ -456,6 +457,7 @@ def test_a_migration_that_fails_in_the_command_line_leaves_the_database_as_it_wa
     assert contents(new_url) == before
 
 
+@pytest.mark.slow
 def test_a_migration_makes_the_same_schema_whoever_runs_it(new_url: str, tmp_path: Path) -> None:
     command.upgrade(Config(INI), "head")
     project = with_revision(

@@ -13,7 +13,7 @@ from typer.main import get_group
 from app.config import PROJECT_ROOT, Settings
 from app.main import create_app
 from scripts.db import cli
-from tests.server import serving
+from tests.server import Commands, copy_of_project, serving
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -33,6 +33,7 @@ def console_steps(text: str) -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in (step.partition("\n") for step in steps)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is typed with curl")
 def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None:
     steps = console_steps(section("A tour with curl"))
@@ -54,6 +55,25 @@ def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
+def test_the_first_test_passes_as_typed_and_cannot_touch_a_real_database(tmp_path: Path) -> None:
+    project = copy_of_project(tmp_path)
+    shutil.copy(PROJECT_ROOT / "pyproject.toml", project)
+    shutil.copytree(
+        PROJECT_ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("test_*.py")
+    )
+    [code] = re.findall(r"```python\n(.*?)```", section("Write a test"), re.DOTALL)
+    (project / "tests" / "test_arrival.py").write_text(code)
+    (project / ".env").write_text("MOVIE_API_KEY=secret\n")
+    commands = Commands(project, project, database_url=f"sqlite:///{project / 'movies.db'}")
+
+    finished = commands.python("-m", "pytest", "tests/test_arrival.py", "--numprocesses=0")
+
+    assert finished.exit_code == 0, finished.output + finished.errors
+    assert "1 passed" in finished.output
+    assert list(project.rglob("*.db*")) == []
+
+
 def test_every_setting_is_in_the_readme_and_the_example_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(MOVIE_\w+)` \| (.*?) \|", section("Settings"), re.MULTILINE))
     example = (PROJECT_ROOT / ".env.example").read_text()
@@ -69,6 +89,7 @@ def test_every_setting_is_in_the_readme_and_the_example_with_its_default() -> No
 
 
 def test_the_example_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MOVIE_DATABASE_URL")
     defaults = Settings()
     for line in (PROJECT_ROOT / ".env.example").read_text().splitlines():
         if not line.startswith("#"):

@@ -72,6 +72,7 @@ def run_schemathesis(server: Server, folder: Path, *options: str) -> Finished:
     return Finished(finished.returncode, finished.stdout, finished.stderr)
 
 
+@pytest.mark.slow
 def test_no_request_gets_a_5xx_or_an_answer_that_is_not_documented(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -87,6 +88,7 @@ def test_no_request_gets_a_5xx_or_an_answer_that_is_not_documented(
     engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(EXAMPLES is None, reason="part of the long run: set MOVIE_TEST_EXAMPLES")
 @pytest.mark.parametrize("bounded", ["UrlId", "UrlCount", "Id"])
 def test_without_a_bound_of_integers_that_would_fail(tmp_path: Path, bounded: str) -> None:

@@ -38,6 +38,7 @@ def rate(client: httpx.Client, movie_id: int, user_id: int, score: int) -> None:
     assert response.status_code == 204, response.text
 
 
+@pytest.mark.slow
 def test_what_was_rated_is_there_after_a_restart_and_after_a_kill(
     new_url: str, elsewhere: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_what_was_rated_is_there_after_a_restart_and_after_a_kill(
     assert total == "5"
 
 
+@pytest.mark.slow
 def test_four_workers_start_on_no_database_and_lose_no_rating(
     new_url: str, elsewhere: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_a_raw_request_cannot_forge_a_line_and_each_is_logged_once(
     assert "HTTP/1.1" not in log
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_not_valid_is_named_without_a_traceback(elsewhere: Path) -> None:
     commands = Commands(elsewhere, database_url="mysql://root:secret@127.0.0.1/movies")
 

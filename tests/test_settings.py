@@ -28,7 +28,11 @@ OTHER_PROGRAMS = {
 }
 
 
-def test_the_defaults_are_those_of_one_command_on_a_laptop() -> None:
+def test_the_defaults_are_those_of_one_command_on_a_laptop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MOVIE_DATABASE_URL")
+
     settings = Settings()
 
     assert settings.database_url == f"sqlite:///{PROJECT_ROOT / 'movies.db'}"
@@ -57,6 +61,7 @@ def test_each_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPat
 def test_what_belongs_to_another_program_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("MOVIE_DATABASE_URL")
     for name, value in OTHER_PROGRAMS.items():
         monkeypatch.setenv(name, value)
     (tmp_path / ".env").write_text(
