@@ -1,20 +1,16 @@
-"""The database's engine and its sessions. No queries here."""
+"""The database's engines: connections, pools and how a transaction begins. No queries here."""
 
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import Session
 
-from app.errors import SetupError
+from app.db_errors import is_busy, readable_database_errors
+from app.transactions import BEGIN, CHANGES_AT_BEGIN
 
 # SQLite answers a page in less time than a thread switch takes, and Python runs one thread at a
 # time: a few threads serve more requests than many.
@@ -24,8 +20,6 @@ POSTGRESQL_THREADS = 16
 POSTGRESQL_READ_THREADS = 4
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
-# PostgreSQL's SQLSTATE for a lock that did not come in time.
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
@@ -124,8 +118,13 @@ def _sqlite_engine(
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
-        # Past SQLAlchemy's bookkeeping for a statement, which costs more than a small read.
-        connection.connection.cursor().execute(begin)
+        driver: Any = connection.connection.driver_connection
+        if own := connection.get_execution_options().get(BEGIN):
+            connection.exec_driver_sql(own)
+        else:
+            # Past SQLAlchemy's bookkeeping for a statement, which costs more than a small read.
+            driver.execute(begin)
+        connection.info[CHANGES_AT_BEGIN] = driver.total_changes
 
     return engine
 
@@ -137,78 +136,8 @@ def _use_wal(cursor: DBAPICursor, busy_timeout: float) -> None:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+            if not is_busy(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:
             return
-
-
-async def get_session(request: Request) -> Session:
-    """Return a session of the application's database for this request.
-
-    Nothing closes it, and nothing has to: each method of the repository ends its transaction,
-    which hands the connection back. To yield the session and close it afterwards would cost each
-    request a tenth of its time. It is asynchronous so that it costs no thread.
-    """
-    return Session(request.app.state.engine)
-
-
-SessionDep = Annotated[Session, Depends(get_session)]
-
-
-@contextmanager
-def readable_database_errors(url: URL) -> Iterator[None]:
-    """Turn a driver's error into a SetupError that says what to do next."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "psycopg":
-            raise
-        raise SetupError("PostgreSQL needs its driver. Run: uv sync --extra postgres") from error
-    except sqlite3.Error as error:
-        raise SetupError(_explain_sqlite(error, url.database)) from error
-    except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            raise SetupError(_explain_sqlite(error.orig, url.database)) from error
-        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
-            raise SetupError(_locked(url.render_as_string())) from error
-        reason = str(error.orig).strip().partition("\n")[0]
-        if not isinstance(error, OperationalError):
-            raise SetupError(
-                f"The database refused a statement: {reason}.\nNothing was changed."
-            ) from error
-        raise SetupError(
-            f"Cannot use the database {url.render_as_string()}: {reason}\n"
-            "Check that the server runs and that MOVIE_DATABASE_URL is right."
-        ) from error
-
-
-def explain_read_only(path: str | None) -> str:
-    """Return what to say of a database file that may not be written to."""
-    return (
-        f"The database file {path} is read-only.\nAllow this user to write to it and to its folder."
-    )
-
-
-def _locked(database: str | None) -> str:
-    return f"Another process keeps {database} locked.\nTry again when it is done."
-
-
-def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
-    code = getattr(error, "sqlite_errorname", "")
-    if code.startswith("SQLITE_CANTOPEN"):
-        return (
-            f"Cannot open the database file {path}.\n"
-            "Make its folder, or name another file in MOVIE_DATABASE_URL."
-        )
-    if code == "SQLITE_NOTADB":
-        return (
-            f"{path} is not a SQLite database. Nothing was changed.\n"
-            "Name another file in MOVIE_DATABASE_URL."
-        )
-    if code.startswith("SQLITE_READONLY"):
-        return explain_read_only(path)
-    if code.startswith("SQLITE_BUSY"):
-        return _locked(path)
-    return f"The database {path} refused a statement: {error}.\nNothing was changed."

@@ -2,32 +2,25 @@
 
 import json
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-from asgi_correlation_id import correlation_id
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.middleware.cors import CORSMiddleware
 
-from app.errors import (
-    DatabaseBusy,
-    DuplicateTitle,
-    MovieNotFound,
-    MovieServiceError,
-    RatingNotFound,
-    SetupError,
-    WrongApiKey,
-)
-from app.tracing import TRACE_HEADER, log_event
-
-HEADERS = {401: {"WWW-Authenticate": "ApiKey"}, 503: {"Retry-After": "1"}}
+from app import errors
+from app.db_errors import code_of, database_error
+from app.logs import TRACE_HEADER, log_event, trace_id
+from app.middleware.cors import cors_options
 
 
 class ErrorBody(BaseModel):
-    """Why a request was not done."""
+    """Why a request was not carried out."""
 
     detail: str
 
@@ -46,94 +39,130 @@ class InputErrorBody(BaseModel):
     detail: list[InputProblem]
 
 
-RESPONSES: dict[type[MovieServiceError], tuple[int, str]] = {
-    MovieNotFound: (404, "Movie not found"),
-    RatingNotFound: (404, "Rating not found"),
-    DuplicateTitle: (409, "A movie with this title already exists"),
-    WrongApiKey: (401, "This needs the service's API key in the header X-API-Key"),
-    DatabaseBusy: (503, "The database is busy, try again in a moment"),
-}
-UNAVAILABLE = (503, "The database cannot be used at the moment")
-# How the drivers name their errors: the start of SQLite's name or of PostgreSQL's SQLSTATE.
-DATABASE_RESPONSES: dict[tuple[str, ...], tuple[int, str]] = {
-    ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): RESPONSES[DatabaseBusy],
-    ("SQLITE_FULL", "53100"): (507, "The database's disk is full, nothing was stored"),
-    ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "25006", "53", "57"): UNAVAILABLE,
-    # The database is broken, or not what it was when the service started.
-    ("SQLITE_CORRUPT", "SQLITE_NOTADB", "42P01", "42703"): UNAVAILABLE,
-}
+@dataclass(frozen=True)
+class ErrorResponse:
+    """How an error is answered.
+
+    Attributes:
+        status: of the response.
+        detail: its message. The error's own message takes its place where this is None.
+        headers: beside those of every response.
+        body: the shape of its body.
+    """
+
+    status: int
+    detail: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: type[BaseModel] = ErrorBody
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route's ``responses=`` tells of the errors that it answers."""
-    descriptions = {
-        400: "The body cannot be read as JSON",
-        401: "The API key is missing or wrong",
-        404: "There is none with this id",
-        409: "Another movie has this title",
-        413: "The body is too large",
-        422: "What was sent is not valid",
-        503: "The database is busy or out of reach: try again",
-        507: "The database's disk is full",
-    }
-    return {
-        status: {
-            "model": InputErrorBody if status == 422 else ErrorBody,  # noqa: PLR2004 - HTTP's own
-            "description": descriptions[status],
-        }
-        for status in statuses
-    }
+class BodyTooLarge(HTTPException):
+    """The body is over the limit. FastAPI passes on only an HTTPException while it reads one."""
 
 
-async def _answer_service_error(_request: Request, error: MovieServiceError) -> Response:
-    return _error(*RESPONSES[type(error)])
+class UnreadableBody(HTTPException):
+    """FastAPI cannot read the body as JSON."""
 
 
-async def _answer_setup_error(_request: Request, error: SetupError) -> Response:
-    return _error(503, str(error))
+RETRY = {"Retry-After": "1"}
+# An error that is not in the table is answered like its nearest ancestor.
+ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
+    errors.MovieNotFound: ErrorResponse(404, "Movie not found"),
+    errors.RatingNotFound: ErrorResponse(404, "Rating not found"),
+    errors.DuplicateTitle: ErrorResponse(409, "A movie with this title already exists"),
+    errors.PreconditionFailed: ErrorResponse(
+        412, "The movie has changed since it was read: get it again"
+    ),
+    errors.WrongApiKey: ErrorResponse(
+        401, "This needs the service's API key in the header X-API-Key",
+        {"WWW-Authenticate": "ApiKey"},
+    ),
+    errors.DatabaseBusy: ErrorResponse(503, "The database is busy, try again in a moment", RETRY),
+    errors.DatabaseFull: ErrorResponse(507, "The database's disk is full, nothing was stored"),
+    errors.DatabaseUnavailable: ErrorResponse(
+        503, "The database cannot be used at the moment", RETRY
+    ),
+    errors.SchemaMissing: ErrorResponse(
+        503,
+        "The database has no schema or an older one. Run: uv run alembic upgrade head",
+        RETRY,
+    ),
+    errors.SetupError: ErrorResponse(503, None, RETRY),
+    RequestValidationError: ErrorResponse(422, None, body=InputErrorBody),
+    UnreadableBody: ErrorResponse(400, "There was an error parsing the body"),
+    BodyTooLarge: ErrorResponse(413, None),
+    Exception: ErrorResponse(500, "Internal server error"),
+}  # fmt: skip
+
+
+# What any read, any write, and any request with a body can be answered with.
+READ_ERRORS = (RequestValidationError, errors.DatabaseBusy)
+WRITE_ERRORS = (*READ_ERRORS, errors.WrongApiKey, errors.DatabaseFull)
+BODY_ERRORS = (UnreadableBody, BodyTooLarge)
+
+
+def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's ``responses=`` says of the errors that it answers with."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        response = ERROR_RESPONSES[kind]
+        entry = documented.setdefault(response.status, {"model": response.body})
+        description = response.detail or kind.__doc__ or ""
+        entry["description"] = "; ".join(filter(None, [entry.get("description"), description]))
+    return documented
+
+
+def respond_to(error: Exception) -> ErrorResponse:
+    """Return how an error, or else its nearest ancestor in the table, is answered."""
+    return next(ERROR_RESPONSES[kind] for kind in type(error).__mro__ if kind in ERROR_RESPONSES)
+
+
+async def _answer_service_error(_request: Request, error: errors.MovieServiceError) -> Response:
+    response = respond_to(error)
+    return _json(response, response.detail or str(error))
 
 
 async def _answer_validation_error(_request: Request, error: RequestValidationError) -> Response:
     # Without the input that FastAPI would add: it can be what no JSON can hold.
     problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
-    return _error(422, problems)
+    return _json(respond_to(error), problems)
 
 
 async def _answer_database_error(_request: Request, error: DBAPIError) -> Response:
-    code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
-    log_event("database.error", logging.WARNING, code=code, reason=str(error.orig))
-    for prefixes, response in DATABASE_RESPONSES.items():
-        if str(code).startswith(prefixes):
-            return _error(*response)
-    if isinstance(error, OperationalError):
-        return _error(*UNAVAILABLE)  # all that is not the statement's fault
-    raise error
+    reason = str(error.orig)
+    log_event("database.error", logging.WARNING, code=code_of(error), reason=reason)
+    meaning = database_error(error)
+    if meaning is None:
+        raise error
+    return _json(respond_to(meaning), respond_to(meaning).detail)
 
 
 async def _answer_pool_timeout(_request: Request, _: PoolTimeoutError) -> Response:
-    return _error(*RESPONSES[DatabaseBusy])
+    busy = ERROR_RESPONSES[errors.DatabaseBusy]
+    return _json(busy, busy.detail)
 
 
-async def _answer_unforeseen_error(_request: Request, _: Exception) -> Response:
-    response = _error(500, "Internal server error")
+async def _answer_unforeseen_error(request: Request, error: Exception) -> Response:
+    unforeseen = respond_to(error)
+    response = _json(unforeseen, unforeseen.detail)
     # The outermost layer answers this one, past the middleware that adds these.
-    response.headers[TRACE_HEADER] = correlation_id.get() or ""
+    response.headers[TRACE_HEADER] = trace_id.get() or ""
     response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    with_cors: Any = CORSMiddleware(response, **cors_options(request.app.state.settings))
+    return cast("Response", with_cors)  # an ASGI application, which is all that is asked of it
 
 
-def _error(status: int, detail: object) -> Response:
+def _json(response: ErrorResponse, detail: object) -> Response:
     # In ASCII: a message can quote half of a surrogate pair, which UTF-8 cannot hold.
     body = json.dumps({"detail": detail}, separators=(",", ":"))
-    return Response(body, status, HEADERS.get(status), media_type="application/json")
+    return Response(body, response.status, response.headers, media_type="application/json")
 
 
 # Any: each handler is only called with its own kind of error.
 EXCEPTION_HANDLERS: dict[
     int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
 ] = {
-    MovieServiceError: _answer_service_error,
-    SetupError: _answer_setup_error,
+    errors.MovieServiceError: _answer_service_error,
     RequestValidationError: _answer_validation_error,
     DBAPIError: _answer_database_error,
     PoolTimeoutError: _answer_pool_timeout,

@@ -1,4 +1,4 @@
-"""What can go wrong, in the service's own words. Status codes are given in error_handlers.py."""
+"""What can go wrong, in the service's own words. error_handlers.py maps each to a response."""
 
 
 class MovieServiceError(Exception):
@@ -17,12 +17,32 @@ class DuplicateTitle(MovieServiceError):
     """Another movie already has this title."""
 
 
-class DatabaseBusy(MovieServiceError):
-    """Other writers kept the database for longer than a request may wait."""
+class PreconditionFailed(MovieServiceError):
+    """The stored movie is not the version that the caller has seen."""
 
 
 class WrongApiKey(MovieServiceError):
-    """A request that writes has no API key, or another one than the service's."""
+    """A write request has no API key, or not the service's."""
+
+
+class DatabaseError(MovieServiceError):
+    """The database did not do what it was asked. Nothing was stored."""
+
+
+class DatabaseBusy(DatabaseError):
+    """Another writer held the database for longer than a request may wait."""
+
+
+class DatabaseFull(DatabaseError):
+    """The database's disk is full."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database is out of reach, read-only or broken."""
+
+
+class SchemaMissing(DatabaseError):
+    """The database has no tables, or not those of this version."""
 
 
 class UnusableFile(MovieServiceError):

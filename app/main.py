@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from importlib.metadata import version
 
 import anyio
@@ -10,21 +11,23 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
-from app.body_limit import BodyLimitMiddleware
 from app.config import Settings, load_settings, stop
 from app.db import concurrent_writers, create_db_engine, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
-from app.migrate import init_db
-from app.read_cache import ReadCacheMiddleware
+from app.logs import configure_logging
+from app.middleware.access_log import AccessLogMiddleware
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.cors import cors_options
+from app.middleware.trace_id import TraceIdMiddleware
+from app.openapi import openapi_of
 from app.routes import health, movies, ratings
-from app.startup import StartupErrorMiddleware
-from app.tracing import (
-    TRACE_HEADER,
-    AccessLogMiddleware,
-    TraceIdMiddleware,
-    configure_logging,
-)
+from app.startup import init_db, without_traceback
+
+# Each is a folder. To remove one, delete the folder and its line here.
+CAPABILITIES = (
+    "app.read_cache",
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -60,22 +63,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.writers = asyncio.Semaphore(concurrent_writers(engine))
 
+    app.openapi = openapi_of(app)  # type: ignore[method-assign] # as FastAPI's documentation does
+    app.router.lifespan = without_traceback(app.router.lifespan)  # type: ignore[assignment, method-assign] # a middleware would cost every request
+
     # The last one added is the first to see a request.
-    app.add_middleware(StartupErrorMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=settings.cors_origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
-    )
-    if settings.read_cache and engine.dialect.name == "sqlite":
-        app.add_middleware(
-            ReadCacheMiddleware,
-            database=str(engine.url.database),
-            prefixes=(movies.router.prefix, ratings.router.prefix),
-        )
+    app.add_middleware(CORSMiddleware, **cors_options(settings))
+    for capability in CAPABILITIES:
+        import_module(capability).install(app)
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(TraceIdMiddleware)
 

@@ -1,6 +1,5 @@
-"""Bringing a database to head: the schema by its migrations, the first movies by the seed."""
+"""The schema: bringing a database to head by its migrations, and checking that it is there."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -12,13 +11,12 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.engine import URL, make_url
-from sqlmodel import Session, SQLModel
+from sqlmodel import SQLModel
 
-from app.config import PROJECT_ROOT, Settings
-from app.db import create_migration_engine, explain_read_only, readable_database_errors
+from app.config import PROJECT_ROOT
+from app.db import create_migration_engine
+from app.db_errors import readable_database_errors
 from app.errors import SetupError
-from app.repository import MovieRepository
-from app.seed import STARTER_MOVIES
 
 # Seconds that a worker which starts waits for another one's migration.
 MIGRATION_TIMEOUT = 60.0
@@ -26,31 +24,8 @@ MIGRATION_TIMEOUT = 60.0
 MIGRATION_LOCK = 7_305_812
 
 
-def init_db(settings: Settings, engine: Engine) -> None:
-    """Make the database ready for the service.
-
-    With ``auto_setup`` it brings the schema to head and loads the starter movies into an empty
-    catalogue. Without, it only looks at the schema.
-
-    Raises:
-        SetupError: the database cannot be used, or its schema does not fit the service.
-    """
-    _require_writable(engine.url)
-    if settings.auto_setup and not _is_at_head(engine):
-        migrate_to_head(settings.database_url)
-    require_file(engine.url)
-    with readable_database_errors(engine.url):
-        with engine.connect() as connection:
-            require_schema(connection)
-        if settings.auto_setup:
-            with Session(engine) as session:
-                repository = MovieRepository(session)
-                if not repository.list(limit=1):
-                    repository.create_missing(STARTER_MOVIES)
-
-
-def _is_at_head(engine: Engine) -> bool:
-    """Tell without waiting for writers, who can keep a database for long."""
+def is_at_head(engine: Engine) -> bool:
+    """Tell whether the schema is at head, without waiting for writers."""
     with readable_database_errors(engine.url), engine.connect() as connection:
         return current_revision(connection) == _migrations().get_current_head()
 
@@ -154,21 +129,18 @@ def require_file(url: URL) -> None:
     Raises:
         SetupError: there is no such file, or this user may not look.
     """
-    if url.get_backend_name() == "sqlite" and not _file_exists(url):
+    if url.get_backend_name() == "sqlite" and not file_exists(url):
         raise SetupError(
             f"There is no database at {url.database}.\nRun: uv run python scripts/db.py migrate"
         )
 
 
-def _require_writable(url: URL) -> None:
-    if url.get_backend_name() != "sqlite" or not _file_exists(url):
-        return
-    # SQLite itself would begin a transaction all the same and fail at its first write.
-    if not os.access(str(url.database), os.W_OK):
-        raise SetupError(explain_read_only(url.database))
+def file_exists(url: URL) -> bool:
+    """Tell whether the SQLite file is there.
 
-
-def _file_exists(url: URL) -> bool:
+    Raises:
+        SetupError: this user may not look.
+    """
     try:
         return Path(str(url.database)).exists()
     except OSError as error:

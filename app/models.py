@@ -1,16 +1,19 @@
-"""The tables. Alembic owns the schema: a change here needs a migration.
+"""The tables, and the form in which text is stored. A change of a table needs a migration.
 
 A SQLModel table does not validate when it is constructed, so payloads have classes of their own
 (schemas.py) and every bound stands here again as a named CHECK.
 """
 
 # No `from __future__ import annotations` here: it breaks SQLModel relationships.
+import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+from unicodedata import category, normalize
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, event, text
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlmodel import Column, Field, Integer, SQLModel, col
+from sqlmodel import Column, Field, Integer, Relationship, SQLModel, col
 
 # Constraints need names to be altered or dropped later. Set before any table is declared.
 SQLModel.metadata.naming_convention = {
@@ -43,6 +46,69 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+# Control characters but for white space, and Unicode's Default_Ignorable_Code_Point and
+# interlinear annotations, which no font shows. Source: DerivedCoreProperties.txt of Unicode 15.
+_INVISIBLE = re.compile(
+    "[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_EMPTY_BRAILLE_PATTERN = "\u2800"
+
+
+def normalize_text(text: str) -> str:
+    """Return text in NFC, without invisible characters and with single spaces between words.
+
+    Raises:
+        ValueError: it contains a NUL, which PostgreSQL cannot store, or half of a surrogate pair,
+            which UTF-8 cannot.
+    """
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("must not contain half of a surrogate pair") from None
+    if not (text.isascii() and text.isprintable()):
+        text = normalize("NFC", _INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
+def normalize_title(title: str) -> str:
+    """Return a title as it is stored: normalized text with at least one visible character.
+
+    Raises:
+        ValueError: it has none, or a character that cannot be stored.
+    """
+    title = normalize_text(title)
+    if not any(map(_is_visible, title)):
+        raise ValueError("must contain a visible character")
+    return title
+
+
+@lru_cache
+def normalize_genre(genre: str) -> str:
+    """Return a genre as it is stored: a normalized title in title case.
+
+    ``sci-fi`` becomes ``Sci-Fi`` and ``CHILDREN'S`` becomes ``Children's``.
+
+    Raises:
+        ValueError: it has no visible character, or one that cannot be stored or is a '|', which
+            separates genres in MovieLens files.
+    """
+    if "|" in genre:
+        raise ValueError("must be a single genre, without '|'")
+    words = re.split(r"([\s/&-])", normalize_title(genre))
+    cased = normalize("NFC", "".join(word.capitalize() for word in words))
+    # A few characters change their case in two steps. What is stored must not change again.
+    return cased if cased == genre else normalize_genre(cased)
+
+
+def _is_visible(character: str) -> bool:
+    return category(character) not in {"Zs", "Mn", "Me"} and character != _EMPTY_BRAILLE_PATTERN
+
+
 def search_key(title: str) -> str:
     """Return what a search compares: the title without differences of case, in any script."""
     return title.casefold()
@@ -54,10 +120,10 @@ def _search_key_of_new_row(context: DefaultExecutionContext) -> str:
 
 
 class Movie(SQLModel, table=True):
-    """A title of the catalogue, with the tallies of its ratings.
+    """A title of the catalogue, with its rating aggregates.
 
-    The tallies are what makes a ranking cost the same at any number of ratings. They change in
-    the transaction that changes a rating, in SQL.
+    The aggregates make a ranking cost the same at any number of ratings. MovieRepository updates
+    them in the transaction that changes a rating; rows added to ``ratings`` by hand do not.
     """
 
     __table_args__ = (
@@ -100,6 +166,8 @@ class Movie(SQLModel, table=True):
     average_rating: float | None = None
     weighted_rating: float | None = None
 
+    ratings: list["Rating"] = Relationship(back_populates="movie", cascade_delete=True)
+
 
 @event.listens_for(Movie.title, "set")
 def _keep_search_title(movie: Movie, title: str, *_: object) -> None:
@@ -137,3 +205,5 @@ class Rating(SQLModel, table=True):
     user_id: int | None = None
     score: int
     created_at: datetime = Field(default_factory=utc_now)
+
+    movie: Movie = Relationship(back_populates="ratings")

@@ -1,43 +1,49 @@
-"""MovieRepository: every query of the service, and nothing of HTTP."""
+"""MovieRepository: every query and write as a domain verb, and nothing of HTTP."""
 
-import builtins
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypedDict, Unpack
+from functools import partial
+from typing import Any
 
+from pydantic import MISSING
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.dml import ReturningInsert
 
 from app import statements
+from app.db_errors import violated_constraint
 from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
-from app.models import DEFAULT_GENRE, search_key, utc_now
-from app.paging import Page, Window
-from app.schemas import MovieCreate, MovieRead, Ranking, RatingRead, Sort
-from app.tracing import log_event
+from app.logs import log_event
+from app.models import (
+    DEFAULT_GENRE,
+    normalize_genre,
+    normalize_text,
+    normalize_title,
+    search_key,
+    utc_now,
+)
+from app.read_models import MovieRead, NewMovie, Page, Ranking, RatingRead, Sort
+from app.statements import PageSlice
+from app.transactions import after_commit, reading, writing
 
-
-class MovieChanges(TypedDict, total=False):
-    """What can be changed of a movie."""
-
-    title: str
-    year: int
-    genre: str
+# Raises if a movie is not as its caller expects. It is given the movie as stored.
+Precondition = Callable[[MovieRead], None]
+# Inside the class, `list` is the method.
+Movies = list[MovieRead]
 
 
 class MovieRepository:
     """The movies and ratings behind a session.
 
     It works with any session on a database made by the migrations or from the models' metadata.
-    A method that reads leaves open no transaction that it has begun. A method that writes is one
-    transaction: it has committed when it returns, and has changed nothing when it raises.
+    A method that reads leaves no transaction open that it has begun. A method that writes has
+    committed when it returns and changed nothing when it raises; inside ``writing(session)`` it
+    joins that transaction instead, so that several of them are stored together or not at all.
 
-    The first statement of every write is a write itself. On SQLite it takes the lock that way,
-    waiting its turn. A transaction that has read first can fail when it comes to write, so a
-    caller who has read with the session commits or rolls back before a write.
-
-    Values are stored as they are given: the payloads in schemas.py normalise what clients send.
+    Titles and genres are normalized here, whoever calls: ``create(title="  Heat ", ...)`` stores
+    what ``create(title="Heat", ...)`` does. What cannot be normalized is a ValueError.
     """
 
     def __init__(self, session: Session) -> None:
@@ -49,9 +55,8 @@ class MovieRepository:
         Raises:
             MovieNotFound: no movie has this id.
         """
-        with self._reading():
-            parameters = {"this_movie": movie_id}
-            row = self._session.execute(statements.MOVIE_BY_ID, parameters).one_or_none()
+        with reading(self._session) as connection:
+            row = connection.execute(statements.MOVIE_BY_ID, {"this_movie": movie_id}).one_or_none()
         if row is None:
             raise MovieNotFound(movie_id)
         return MovieRead(*row)
@@ -72,15 +77,18 @@ class MovieRepository:
         ``q`` is a part of the title in any case. ``sort`` names a column, with ``-`` for the
         exact reverse; the order is total, so that pages neither repeat nor skip a movie.
         """
-        pattern = None if q is None else f"%{_escape_like(search_key(q))}%"
-        filters = _given(of_genre=genre, pattern=pattern, year_min=year_min, year_max=year_max)
-        with self._reading():
-            count = statements.count_movies(*filters)
-            total = self._session.execute(count, filters).scalar_one()
-            window = Window.of(total, limit, offset)
-            page = statements.page_of_movies(*filters, sort=sort, backwards=window.backwards)
-            rows = self._session.execute(page, filters | window.parameters).all()
-        return Page((MovieRead(*row) for row in window.in_order(rows)), total)
+        filters = _given(
+            of_genre=None if genre is None else normalize_genre(genre),
+            pattern=None if q is None else f"%{_escape_like(search_key(normalize_text(q)))}%",
+            year_min=year_min,
+            year_max=year_max,
+        )
+        with reading(self._session) as connection:
+            total = connection.execute(statements.count_movies(*filters), filters).scalar_one()
+            part = PageSlice.of(total, limit, offset)
+            page = statements.page_of_movies(*filters, sort=sort, backwards=part.backwards)
+            rows = connection.execute(page, filters | part.parameters).all()
+        return Page((MovieRead(*row) for row in part.in_order(rows)), total)
 
     def top(
         self,
@@ -89,22 +97,25 @@ class MovieRepository:
         genre: str | None = None,
         min_ratings: int = 0,
         ranking: Ranking = "mean",
-    ) -> builtins.list[MovieRead]:
+    ) -> Movies:
         """Return the best movies: by ranking, then number of ratings, then title; unrated last.
 
         ``mean`` is the average score, 1 to 5. ``weighted`` is the Bayesian average, which trusts
         the scores the more of them there are: (PRIOR_COUNT * PRIOR_MEAN + sum of the scores) /
         (PRIOR_COUNT + number of scores). Source: https://en.wikipedia.org/wiki/Bayesian_average
         """
-        filters = _given(of_genre=genre, min_ratings=min_ratings or None)
-        with self._reading():
+        filters = _given(
+            of_genre=None if genre is None else normalize_genre(genre),
+            min_ratings=min_ratings or None,
+        )
+        with reading(self._session) as connection:
             rated = statements.top_rated(*filters, ranking=ranking)
-            rows = [*self._session.execute(rated, filters | {"row_limit": limit}).all()]
-            # Asked apart, since the engines' indexes disagree on where NULL belongs.
+            rows = [*connection.execute(rated, filters | {"row_limit": limit})]
+            # A query of its own, since the engines' indexes disagree on where NULL belongs.
             if len(rows) < limit and not min_ratings:
                 unrated = statements.unrated(*filters, ranking=ranking)
                 missing = {"row_limit": limit - len(rows)}
-                rows += self._session.execute(unrated, filters | missing).all()
+                rows += connection.execute(unrated, filters | missing)
         return [MovieRead(*row) for row in rows]
 
     def list_ratings(
@@ -117,25 +128,23 @@ class MovieRepository:
     ) -> Page[RatingRead]:
         """Return a page of the ratings that pass every filter, by id, and how many pass."""
         filters = _given(of_movie=movie_id, by_user=user_id)
-        with self._reading():
-            count = statements.count_ratings(*filters)
-            total = self._session.execute(count, filters).scalar_one()
-            window = Window.of(total, limit, offset)
-            page = statements.page_of_ratings(*filters, backwards=window.backwards)
-            rows = self._session.execute(page, filters | window.parameters).all()
-        return Page((RatingRead(*row) for row in window.in_order(rows)), total)
+        with reading(self._session) as connection:
+            total = connection.execute(statements.count_ratings(*filters), filters).scalar_one()
+            part = PageSlice.of(total, limit, offset)
+            page = statements.page_of_ratings(*filters, backwards=part.backwards)
+            rows = connection.execute(page, filters | part.parameters).all()
+        return Page((RatingRead(*row) for row in part.in_order(rows)), total)
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the data, a line each; nothing where all is well."""
-        with self._reading():
-            orphans = self._session.execute(statements.COUNT_ORPHANS).scalar_one()
+        with reading(self._session) as connection:
+            orphans = connection.execute(statements.COUNT_ORPHANS).scalar_one()
             if orphans:
                 yield f"{orphans} rating(s) of movies that do not exist"
-            for movie_id, title in self._session.execute(statements.WRONG_TALLIES):
-                yield f"movie {movie_id} ({title}): the tallies differ from its ratings"
-            for movie_id, title, search_title in self._session.execute(statements.SEARCH_TITLES):
-                if search_title != search_key(title):
-                    yield f"movie {movie_id} ({title}): a search looks for another title"
+            for movie_id, title in connection.execute(statements.WRONG_AGGREGATES):
+                yield f"movie {movie_id} ({title}): the rating aggregates differ from its ratings"
+            for movie_id, *texts in connection.execute(statements.MOVIE_TEXTS):
+                yield from _problems_of_texts(movie_id, *texts)
 
     def create(self, *, title: str, year: int, genre: str = DEFAULT_GENRE) -> MovieRead:
         """Store a movie and return it.
@@ -143,143 +152,166 @@ class MovieRepository:
         Raises:
             DuplicateTitle: another movie has this title.
         """
-        values = {"title": title, "year": year, "genre": genre}
-        with self._writing(), _unique_title(title):
-            row = self._session.execute(statements.INSERT_MOVIE, values).one()
-        movie = MovieRead(*row)
-        log_event("movie.created", movie_id=movie.id)
+        values = _normalized(title=title, year=year, genre=genre)
+        with writing(self._session) as connection, _unique_title(title):
+            movie = MovieRead(*connection.execute(statements.INSERT_MOVIE, values).one())
+            self._log("movie.created", movie_id=movie.id)
         return movie
 
-    def create_missing(self, movies: Iterable[MovieCreate]) -> int:
+    def create_missing(self, movies: Iterable[NewMovie]) -> int:
         """Store the movies whose titles are new, and return how many those are."""
-        with self._writing():
-            created = 0
+        created = 0
+        with writing(self._session) as connection:
+            insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert
             for movie in movies:
-                statement = self._insert_or_ignore(movie)
-                created += self._session.execute(statement).one_or_none() is not None
-        if created:
-            log_event("movies.created", count=created)
+                values = _normalized(**movie._asdict())
+                statement = insert(statements.MOVIE).values(values)
+                ignore = statement.on_conflict_do_nothing(index_elements=["title"])
+                row = connection.execute(ignore.returning(statements.MOVIE.c.id)).one_or_none()
+                created += row is not None
+            if created:
+                self._log("movies.created", count=created)
         return created
 
-    def update(self, movie_id: int, **changes: Unpack[MovieChanges]) -> MovieRead:
+    def update(
+        self,
+        movie_id: int,
+        *,
+        title: str | MISSING = MISSING,
+        year: int | MISSING = MISSING,
+        genre: str | MISSING = MISSING,
+        precondition: Precondition | None = None,
+    ) -> MovieRead:
         """Change the given fields of a movie and return it.
+
+        Args:
+            movie_id: which movie.
+            title: its new title.
+            year: its new year.
+            genre: its new genre.
+            precondition: called with the stored movie before it changes; raises to prevent that.
 
         Raises:
             MovieNotFound: no movie has this id.
             DuplicateTitle: another movie has this title.
         """
-        if not changes:
-            return self.get(movie_id)
-        values: dict[str, object] = {**changes}
-        if "title" in changes:
-            values["search_title"] = search_key(changes["title"])
-        with self._writing(), _unique_title(changes.get("title")):
-            update = statements.UPDATE_MOVIE.values(values)
-            row = self._session.execute(update, {"this_movie": movie_id}).one_or_none()
-            if row is None:
-                raise MovieNotFound(movie_id)
-        log_event("movie.updated", movie_id=movie_id)
-        return MovieRead(*row)
+        values = _normalized(title=title, year=year, genre=genre)
+        with writing(self._session) as connection, _unique_title(title):
+            movie = self._lock(connection, movie_id, precondition)
+            if values:
+                update = statements.UPDATE_MOVIE.values(values)
+                movie = MovieRead(*connection.execute(update, {"this_movie": movie_id}).one())
+                self._log("movie.updated", movie_id=movie_id)
+        return movie
 
-    def delete(self, movie_id: int) -> None:
-        """Remove a movie and its ratings.
+    def delete(self, movie_id: int, *, precondition: Precondition | None = None) -> None:
+        """Delete a movie and its ratings.
+
+        Args:
+            movie_id: which movie.
+            precondition: called with the stored movie; raises to keep it.
 
         Raises:
             MovieNotFound: no movie has this id.
         """
-        with self._writing():
-            self._lock(movie_id)
+        with writing(self._session) as connection:
+            self._lock(connection, movie_id, precondition)
             # By hand, since SQLite cascades only where foreign keys are switched on.
-            self._session.execute(statements.DELETE_RATINGS, {"this_movie": movie_id})
-            self._session.execute(statements.DELETE_MOVIE, {"this_movie": movie_id})
-        log_event("movie.deleted", movie_id=movie_id)
+            connection.execute(statements.DELETE_RATINGS, {"this_movie": movie_id})
+            connection.execute(statements.DELETE_MOVIE, {"this_movie": movie_id})
+            self._log("movie.deleted", movie_id=movie_id)
 
-    def add_rating(self, movie_id: int, score: int, user_id: int | None = None) -> None:
-        """Store a user's score, 1 to 5, for a movie; it replaces the user's earlier one.
+    def add_rating(self, movie_id: int, score: int, user_id: int | None = None) -> RatingRead:
+        """Store a user's score, 1 to 5, for a movie and return the stored rating.
 
-        Without a user the rating is anonymous and is added to the others.
+        It replaces the user's earlier rating of the movie, whose id it keeps. Without a user the
+        rating is anonymous, and is added to the others.
 
         Raises:
             MovieNotFound: no movie has this id.
         """
         values = {"score": score, "created_at": utc_now()}
         key = {"this_movie": movie_id, "by_user": user_id}
-        with self._writing():
-            self._lock(movie_id)
-            old = self._session.execute(statements.SCORE, key).scalar_one_or_none()
+        with writing(self._session) as connection:
+            self._lock(connection, movie_id)
+            old = connection.execute(statements.SCORE, key).scalar_one_or_none()
             if old is None:
-                rating = {"movie_id": movie_id, "user_id": user_id, **values}
-                self._session.execute(statements.INSERT_RATING, rating)
-                self._adjust_tallies(movie_id, count_change=1, sum_change=score)
+                values |= {"movie_id": movie_id, "user_id": user_id}
+                row = connection.execute(statements.INSERT_RATING, values).one()
+                _adjust_aggregates(connection, movie_id, count_change=1, sum_change=score)
             else:
-                self._session.execute(statements.REPLACE_RATING.values(values), key)
-                self._adjust_tallies(movie_id, count_change=0, sum_change=score - old)
-        log_event("rating.added", movie_id=movie_id, user_id=user_id, score=score)
+                row = connection.execute(statements.REPLACE_RATING.values(values), key).one()
+                _adjust_aggregates(connection, movie_id, count_change=0, sum_change=score - old)
+            self._log("rating.added", movie_id=movie_id, user_id=user_id, score=score)
+        return RatingRead(*row)
 
     def remove_rating(self, movie_id: int, user_id: int) -> None:
-        """Take back a user's rating of a movie.
+        """Delete a user's rating of a movie.
 
         Raises:
             MovieNotFound: no movie has this id.
             RatingNotFound: the user has not rated it.
         """
         key = {"this_movie": movie_id, "by_user": user_id}
-        with self._writing():
-            self._lock(movie_id)
-            old = self._session.execute(statements.DELETE_RATING, key).scalar_one_or_none()
+        with writing(self._session) as connection:
+            self._lock(connection, movie_id)
+            old = connection.execute(statements.DELETE_RATING, key).scalar_one_or_none()
             if old is None:
                 raise RatingNotFound(movie_id, user_id)
-            self._adjust_tallies(movie_id, count_change=-1, sum_change=-old)
-        log_event("rating.removed", movie_id=movie_id, user_id=user_id)
+            _adjust_aggregates(connection, movie_id, count_change=-1, sum_change=-old)
+            self._log("rating.removed", movie_id=movie_id, user_id=user_id)
 
-    @property
-    def _dialect(self) -> str:
-        return self._session.get_bind().dialect.name
+    def _log(self, event: str, **fields: int | None) -> None:
+        after_commit(self._session, partial(log_event, event, logging.INFO, **fields))
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Show all that is read inside as it was at one moment, whatever others write.
-
-        It ends the transaction that reading begins, but none that the caller has begun.
-        """
-        begun_here = not self._session.in_transaction()
-        try:
-            # What SQLite does in any transaction, PostgreSQL does when it is asked to.
-            if begun_here and self._dialect == "postgresql":
-                self._session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-            yield
-        finally:
-            if begun_here:
-                self._session.rollback()
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Commit what is done inside, or undo it if it fails."""
-        try:
-            yield
-            self._session.commit()
-        except BaseException:
-            self._session.rollback()
-            raise
-
-    def _insert_or_ignore(self, movie: MovieCreate) -> ReturningInsert[int]:
-        insert = (sqlite if self._dialect == "sqlite" else postgresql).insert(statements.MOVIE)
-        statement: ReturningInsert[int] = (
-            insert.values(movie.model_dump())
-            .on_conflict_do_nothing(index_elements=["title"])
-            .returning(statements.MOVIE.c.id)
-        )
-        return statement
-
-    def _lock(self, movie_id: int) -> None:
-        """Keep others from changing a movie and its ratings until the transaction ends."""
-        parameters = {"this_movie": movie_id}
-        if self._session.execute(statements.LOCK_MOVIE, parameters).one_or_none() is None:
+    def _lock(
+        self, connection: Connection, movie_id: int, precondition: Precondition | None = None
+    ) -> MovieRead:
+        """Return a movie that nobody else changes or rates until the transaction ends."""
+        row = connection.execute(statements.LOCK_MOVIE, {"this_movie": movie_id}).one_or_none()
+        if row is None:
             raise MovieNotFound(movie_id)
+        movie = MovieRead(*row)
+        if precondition is not None:
+            precondition(movie)
+        return movie
 
-    def _adjust_tallies(self, movie_id: int, *, count_change: int, sum_change: int) -> None:
-        changes = {"count_change": count_change, "sum_change": sum_change}
-        self._session.execute(statements.ADJUST_TALLIES, {"this_movie": movie_id, **changes})
+
+def _normalized(
+    title: str | MISSING, year: int | MISSING, genre: str | MISSING
+) -> dict[str, object]:
+    """Return the columns of a movie that are given, as they are stored."""
+    values: dict[str, object] = {}
+    if title is not MISSING:
+        values["title"] = normalize_title(title)
+        values["search_title"] = search_key(normalize_title(title))
+    if year is not MISSING:
+        values["year"] = year
+    if genre is not MISSING:
+        values["genre"] = normalize_genre(genre)
+    return values
+
+
+def _problems_of_texts(movie_id: int, title: str, search_title: str, genre: str) -> Iterator[str]:
+    if search_title != search_key(title):
+        yield f"movie {movie_id} ({title}): a search looks for another title"
+    for name, stored, normalize in (
+        ("title", title, normalize_title),
+        ("genre", genre, normalize_genre),
+    ):
+        try:
+            is_normal = normalize(stored) == stored
+        except ValueError:
+            is_normal = False
+        if not is_normal:
+            yield f"movie {movie_id} ({title}): the {name} is not in its normal form"
+
+
+def _adjust_aggregates(
+    connection: Connection, movie_id: int, *, count_change: int, sum_change: int
+) -> None:
+    changes = {"count_change": count_change, "sum_change": sum_change}
+    connection.execute(statements.ADJUST_AGGREGATES, {"this_movie": movie_id, **changes})
 
 
 def _given(**filters: object) -> dict[str, Any]:
@@ -291,13 +323,11 @@ def _escape_like(text: str) -> str:
 
 
 @contextmanager
-def _unique_title(title: str | None) -> Iterator[None]:
-    """Turn the violation of the title's uniqueness into a DuplicateTitle."""
+def _unique_title(title: object) -> Iterator[None]:
+    """Turn a violation of the title's own constraint into DuplicateTitle."""
     try:
         yield
     except IntegrityError as error:
-        sqlite_code = getattr(error.orig, "sqlite_errorname", None)
-        postgresql_code = getattr(error.orig, "sqlstate", None)
-        if sqlite_code != "SQLITE_CONSTRAINT_UNIQUE" and postgresql_code != "23505":
+        if violated_constraint(error) != "uq_movie_title":
             raise
         raise DuplicateTitle(title) from error

@@ -1,12 +1,10 @@
-"""The payloads: what a client may send and what it is sent. No tables here."""
+"""Request payloads: what a client may send. No tables here."""
 
 import re
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic.config import JsonDict
+from pydantic import MISSING, BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.models import (
     DEFAULT_GENRE,
@@ -16,31 +14,19 @@ from app.models import (
     TITLE_MAX_LENGTH,
     YEAR_MAX,
     YEAR_MIN,
+    normalize_genre,
+    normalize_text,
+    normalize_title,
 )
+from app.read_models import Ranking, Sort
 
 # PostgreSQL's INTEGER ends here, and larger values crash both engines' drivers.
 INTEGER_MAX = 2**31 - 1
 
 
-def _normalise_space(value: object) -> object:
-    """Trim text and make one space of each run of white space. Other types pass through."""
-    if not isinstance(value, str):
-        return value
-    if "\0" in value:
-        # PostgreSQL cannot store it and SQLite's length() stops at it.
-        raise ValueError("must not contain a NUL character")
-    return " ".join(value.split())
-
-
-def _normalise_genre(value: object) -> object:
-    """Title-case each word: sci-fi becomes Sci-Fi and CHILDREN'S becomes Children's."""
-    value = _normalise_space(value)
-    if not isinstance(value, str):
-        return value
-    if "|" in value:
-        # It separates the genres of a movie in MovieLens files.
-        raise ValueError("must be a single genre, without '|'")
-    return "".join(word.capitalize() for word in re.split(r"([\s/&-])", value))
+def _text(normalize: Callable[[str], str]) -> BeforeValidator:
+    """Return a validator that normalizes text, and leaves other types for Pydantic to reject."""
+    return BeforeValidator(lambda value: normalize(value) if isinstance(value, str) else value)
 
 
 def _refuse_odd_digits(value: object) -> object:
@@ -50,13 +36,9 @@ def _refuse_odd_digits(value: object) -> object:
     return value
 
 
-Title = Annotated[
-    str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), BeforeValidator(_normalise_space)
-]
-Genre = Annotated[
-    str, Field(min_length=1, max_length=GENRE_MAX_LENGTH), BeforeValidator(_normalise_genre)
-]
-SearchText = Annotated[str, Field(max_length=TITLE_MAX_LENGTH), BeforeValidator(_normalise_space)]
+Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), _text(normalize_title)]
+Genre = Annotated[str, Field(min_length=1, max_length=GENRE_MAX_LENGTH), _text(normalize_genre)]
+SearchText = Annotated[str, Field(max_length=TITLE_MAX_LENGTH), _text(normalize_text)]
 # In a JSON body a number is a number: "2000", 2000.0 and true are refused.
 Year = Annotated[int, Field(strict=True, ge=YEAR_MIN, le=YEAR_MAX)]
 Score = Annotated[int, Field(strict=True, ge=SCORE_MIN, le=SCORE_MAX)]
@@ -67,15 +49,6 @@ UrlInt = Annotated[int, _digits]
 UrlId = Annotated[int, Field(ge=1, le=INTEGER_MAX), _digits]
 UrlYear = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX), _digits]
 UrlCount = Annotated[int, Field(ge=0, le=INTEGER_MAX), _digits]
-
-Sort = Literal[
-    "title", "-title",
-    "year", "-year",
-    "id", "-id",
-    "rating_count", "-rating_count",
-    "average_rating", "-average_rating",
-]  # fmt: skip
-Ranking = Literal["mean", "weighted"]
 
 
 class MovieCreate(BaseModel):
@@ -90,32 +63,14 @@ class MovieCreate(BaseModel):
     )
 
 
-def _without_default(schema: JsonDict) -> None:
-    schema.pop("default")
-
-
 class MovieUpdate(BaseModel):
-    """The fields of a movie to change. A field that is left out stays; null is refused."""
+    """The fields of a movie to change. A field that is left out stays; null is rejected."""
 
-    # The defaults are never read, since callers dump with exclude_unset. With `| None` in place
-    # of them, a null that was sent would pass for a field that was not.
-    title: Title = Field(default="", json_schema_extra=_without_default)
-    year: Year = Field(default=0, json_schema_extra=_without_default)
-    genre: Genre = Field(default="", json_schema_extra=_without_default)
+    title: Title | MISSING = MISSING
+    year: Year | MISSING = MISSING
+    genre: Genre | MISSING = MISSING
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"genre": "Drama"}]})
-
-
-@dataclass(slots=True)
-class MovieRead:
-    """A movie as the service answers it. A dataclass: the database has checked what is in it."""
-
-    id: int
-    title: str
-    year: int
-    genre: str
-    average_rating: Annotated[float | None, Field(description="Mean score; null when unrated.")]
-    rating_count: int
 
 
 class RatingCreate(BaseModel):
@@ -130,17 +85,6 @@ class RatingCreate(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"movie_id": 1, "user_id": 42, "score": 5}]}
     )
-
-
-@dataclass(slots=True)
-class RatingRead:
-    """A rating as the service answers it."""
-
-    id: int
-    movie_id: int
-    user_id: Annotated[int | None, Field(description="null: anonymous.")]
-    score: int
-    created_at: Annotated[datetime, Field(description="When it was given, UTC.")]
 
 
 class PageQuery(BaseModel):

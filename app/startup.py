@@ -1,28 +1,92 @@
-"""A start-up that fails says why in a line or two, not in a traceback."""
+"""Start-up: the database made ready, the starter movies, and a failure told in a line or two."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+from sqlmodel import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.config import Settings, load_settings
+from app.db import create_db_engine
+from app.db_errors import explain_read_only, readable_database_errors
 from app.errors import SetupError
+from app.migrate import file_exists, is_at_head, migrate_to_head, require_file, require_schema
+from app.read_models import NewMovie
+from app.repository import MovieRepository
+from app.transactions import reading
+
+STARTER_MOVIES = (
+    NewMovie("Inception", 2010, "Sci-Fi"),
+    NewMovie("The Matrix", 1999, "Sci-Fi"),
+    NewMovie("The Godfather", 1972, "Crime"),
+    NewMovie("Spirited Away", 2001, "Animation"),
+    NewMovie("Black Panther", 2018, "Action"),
+)
 
 
-class StartupErrorMiddleware:
-    """Replaces the traceback that a server is told of by the SetupError's message."""
+def init_db(settings: Settings, engine: Engine) -> None:
+    """Make the database ready for the service.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    With ``auto_setup`` it brings the schema to head and loads the starter movies into an empty
+    catalogue. Without, it only looks at the schema.
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on but the report of a failed start-up."""
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
+    Raises:
+        SetupError: the database cannot be used, or its schema does not fit the service.
+    """
+    _require_writable(engine.url)
+    if settings.auto_setup and not is_at_head(engine):
+        migrate_to_head(settings.database_url)
+    require_file(engine.url)
+    with readable_database_errors(engine.url):
+        with engine.connect() as connection:
+            require_schema(connection)
+        if settings.auto_setup:
+            with Session(engine) as session:
+                repository = MovieRepository(session)
+                if not repository.list(limit=1):
+                    repository.create_missing(STARTER_MOVIES)
 
+
+@contextmanager
+def open_session() -> Iterator[Session]:
+    """Yield a session for a command, on the database of the settings, its schema at head.
+
+    Raises:
+        SetupError: there is no such database, or its schema does not fit the service.
+    """
+    engine = create_db_engine(load_settings().database_url)
+    require_file(engine.url)
+    try:
+        with readable_database_errors(engine.url), Session(engine) as session:
+            with reading(session) as connection:
+                require_schema(connection)
+            yield session
+    finally:
+        engine.dispose()
+
+
+def _require_writable(url: URL) -> None:
+    if url.get_backend_name() != "sqlite" or not file_exists(url):
+        return
+    # SQLite itself would begin a transaction all the same and fail at its first write.
+    if not os.access(str(url.database), os.W_OK):
+        raise SetupError(explain_read_only(url.database))
+
+
+def without_traceback(lifespan: ASGIApp) -> ASGIApp:
+    """Return a lifespan that reports a SetupError by its message, without a traceback."""
+
+    async def report(scope: Scope, receive: Receive, send: Send) -> None:
         async def shorten(message: Message) -> None:
             error = sys.exception()
             if message["type"] == "lifespan.startup.failed" and isinstance(error, SetupError):
                 message["message"] = str(error)
             await send(message)
 
-        await self.app(scope, receive, shorten)
+        await lifespan(scope, receive, shorten)
+
+    return report

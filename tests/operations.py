@@ -9,7 +9,7 @@ from sqlmodel import Session, SQLModel
 
 from app.main import app
 from app.repository import MovieRepository
-from app.seed import STARTER_MOVIES
+from app.startup import STARTER_MOVIES
 
 DOCUMENT: dict[str, Any] = app.openapi()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from app.config import PROJECT_ROOT, load_settings
 from app.db import create_db_engine
-from app.migrate import init_db
+from app.startup import init_db
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

@@ -108,18 +108,27 @@ def test_the_key_goes_before_what_is_wrong_with_the_request(client: TestClient) 
     assert response.status_code == 401
 
 
-def test_the_document_asks_for_the_key_where_it_is_needed_and_nowhere_else() -> None:
-    scheme, definition = next(iter(DOCUMENT["components"]["securitySchemes"].items()))
+def test_the_document_asks_for_no_key_where_the_service_has_none() -> None:
+    assert "securitySchemes" not in DOCUMENT["components"]
+    assert not any("security" in operation.description for operation in OPERATIONS)
 
-    assert len(DOCUMENT["components"]["securitySchemes"]) == 1
+
+def test_the_document_asks_for_the_key_where_it_is_needed_and_nowhere_else(
+    sqlite_url: str,
+) -> None:
+    document = create_app(Settings(database_url=sqlite_url, api_key=SecretStr(KEY))).openapi()
+    scheme, definition = next(iter(document["components"]["securitySchemes"].items()))
+
+    assert len(document["components"]["securitySchemes"]) == 1
     assert definition["type"] == "apiKey"
     assert definition["in"] == "header"
     assert definition["name"] == "X-API-Key"
     assert definition["description"]
-    assert "security" not in DOCUMENT
+    assert "security" not in document
     for operation in OPERATIONS:
         needed: list[dict[str, list[str]]] = [{scheme: []}] if operation.writes else []
-        assert operation.description.get("security", []) == needed, str(operation)
+        described = document["paths"][operation.path][operation.method.lower()]
+        assert described.get("security", []) == needed, str(operation)
         assert ("401" in operation.description["responses"]) == operation.writes, str(operation)
 
 

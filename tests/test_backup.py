@@ -10,7 +10,7 @@ from threading import Barrier, Event
 import pytest
 from sqlmodel import Session
 
-from app.backup import backup
+from app.backup.copy import backup
 from app.db import create_db_engine
 from app.errors import SetupError
 from app.migrate import require_schema

@@ -15,7 +15,7 @@ from app.config import PROJECT_ROOT
 from app.db import create_db_engine
 from app.migrate import migrate_to_head
 from app.repository import MovieRepository
-from app.seed import STARTER_MOVIES
+from app.startup import STARTER_MOVIES
 from tests.rows import all_rows
 from tests.server import Commands, Finished, copy_of_project
 
@@ -193,7 +193,7 @@ def test_check_names_a_schema_that_is_behind(new_url: str, run: Run) -> None:
         "UPDATE rating SET score = 4",
     ],
 )
-def test_check_names_a_movie_whose_tallies_are_wrong(
+def test_check_names_a_movie_whose_aggregates_are_wrong(
     corruption: str, database_url: str, run: Run
 ) -> None:
     rate(database_url)
@@ -201,7 +201,9 @@ def test_check_names_a_movie_whose_tallies_are_wrong(
 
     finished = run(database_url, "db.py", "check")
 
-    assert finished == Finished(1, "", "movie 1 (Heat): the tallies differ from its ratings\n")
+    assert finished == Finished(
+        1, "", "movie 1 (Heat): the rating aggregates differ from its ratings\n"
+    )
 
 
 def test_check_names_what_differs_between_the_schema_and_the_models(new_url: str, run: Run) -> None:

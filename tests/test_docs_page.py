@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from app.config import Settings
 from app.main import create_app
@@ -119,7 +120,8 @@ def test_in_a_browser_without_a_network_the_page_lists_every_operation(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert CHROMIUM is not None, "CI has to have a Chromium"
-    with serving(create_app(Settings(database_url=sqlite_url, auto_setup=False))) as server:
+    settings = Settings(database_url=sqlite_url, auto_setup=False, api_key=SecretStr("secret"))
+    with serving(create_app(settings)) as server:
         browser = subprocess.run(  # noqa: S603 - a browser that is installed here
             [
                 CHROMIUM,

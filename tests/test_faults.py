@@ -23,7 +23,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlmodel import Session
 
-from app.backup import backup
+from app.backup.copy import backup
 from app.config import Settings
 from app.db import create_db_engine
 from app.errors import SetupError

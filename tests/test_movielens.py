@@ -13,12 +13,14 @@ from sqlalchemy import Engine, create_engine, make_url, select
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
 
-from app.catalogue import BATCH_SIZE, CatalogueRepository, MergeCounts
 from app.db import create_db_engine
 from app.errors import UnusableFile
 from app.models import Rating
-from app.movielens import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
+from app.movielens.files import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
+from app.movielens.repository import BATCH_SIZE, CatalogueRepository, MergeCounts
+from app.repository import MovieRepository
 from app.statements import RATING
+from app.transactions import reading
 from scripts import db
 from tests.databases import new_database
 from tests.helpers import movie_rows
@@ -70,7 +72,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a statement take few ratings."""
-    monkeypatch.setattr("app.catalogue.RATINGS_A_STATEMENT", FEW)
+    monkeypatch.setattr("app.movielens.repository.RATINGS_A_STATEMENT", FEW)
 
 
 def write(folder: Path, movies: str = MOVIES, ratings: str = RATINGS) -> Path:
@@ -288,7 +290,7 @@ LONG = "x" * 294
         (
             M + "1, ,Action\n",
             R,
-            "movies.csv, line 2: '': String should have at least 1 character",
+            "movies.csv, line 2: ' ': must contain a visible character",
         ),
         (
             M + "1,He\0at (1995),Action\n",
@@ -298,7 +300,7 @@ LONG = "x" * 294
         (
             M + "1,Heat (1995),\n",
             R,
-            "movies.csv, line 2: '': String should have at least 1 character",
+            "movies.csv, line 2: '': must contain a visible character",
         ),
         (
             M + '1,"Heat\n (1995)",Action\n\n1,Ronin (1998),Action\n',
@@ -538,7 +540,7 @@ def test_a_year_column_wins_over_the_title(
 
 def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:
     with Session(engine) as session:
-        repository = CatalogueRepository(session)
+        repository = MovieRepository(session)
         kept = repository.create(title="Heat (1995)", year=1994)
         other = repository.create(title="Ronin", year=1998, genre="Action")
         repository.add_rating(kept.id, 2, user_id=7)
@@ -548,7 +550,7 @@ def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: E
 
     assert counts == MergeCounts(movies_updated=1, ratings_new=1)
     with Session(engine) as session:
-        repository = CatalogueRepository(session)
+        repository = MovieRepository(session)
         assert list(repository.problems()) == []
         movie = repository.get(kept.id)
         assert (movie.year, movie.genre, movie.average_rating) == (1995, "Action", 3.5)
@@ -597,7 +599,7 @@ def test_of_two_ratings_by_a_user_in_a_file_the_later_stands(
     assert counts.ratings_ignored == int(not is_replaced)
     assert scores(engine)[0] == (1, 1, standing)
     with Session(engine) as session:
-        assert list(CatalogueRepository(session).problems()) == []
+        assert list(MovieRepository(session).problems()) == []
 
 
 @pytest.mark.parametrize(
@@ -643,7 +645,7 @@ def test_an_imported_time_is_stored_as_any_other(sqlite_url: str) -> None:
 
 def test_a_rating_given_to_the_service_outlives_an_import(engine: Engine) -> None:
     with Session(engine) as session:
-        repository = CatalogueRepository(session)
+        repository = MovieRepository(session)
         movie = repository.create(title=HEAT.title, year=1995, genre="Action")
         repository.add_rating(movie.id, 5, user_id=1)
 
@@ -680,7 +682,7 @@ def test_anonymous_ratings_are_repeated_only_as_often_as_either_side_has_them(
         (2, 5),
     ]
     with Session(engine) as session:
-        assert list(CatalogueRepository(session).problems()) == []
+        assert list(MovieRepository(session).problems()) == []
 
 
 @pytest.mark.parametrize(
@@ -752,7 +754,7 @@ def test_an_import_on_a_plain_engine_is_all_or_nothing_too(tmp_path: Path) -> No
 
 def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engine) -> None:
     with Session(engine) as session:
-        movie = CatalogueRepository(session).create(title=HEAT.title, year=1995)
+        movie = MovieRepository(session).create(title=HEAT.title, year=1995)
     if make_url(database_url).get_backend_name() == "sqlite":
         impatient = create_db_engine(database_url, busy_timeout=0)
     else:
@@ -761,14 +763,14 @@ def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engi
     def movies() -> Iterator[MovieRow]:
         # Before the first row is stored.
         with Session(impatient) as session, pytest.raises(OperationalError):
-            CatalogueRepository(session).add_rating(movie.id, 1, user_id=2)
+            MovieRepository(session).add_rating(movie.id, 1, user_id=2)
         yield HEAT
 
     with Session(engine) as session:
         CatalogueRepository(session).merge(movies(), [rated(5)])
     with Session(impatient) as session:
-        CatalogueRepository(session).add_rating(movie.id, 1, user_id=2)
-        assert list(CatalogueRepository(session).problems()) == []
+        MovieRepository(session).add_rating(movie.id, 1, user_id=2)
+        assert list(MovieRepository(session).problems()) == []
     impatient.dispose()
 
     assert scores(engine) == [(movie.id, 1, 5), (movie.id, 2, 1)]
@@ -865,7 +867,7 @@ def test_export_and_import_give_the_same_catalogue_in_a_new_database(
 ) -> None:
     command(database_url, "seed")
     with Session(engine) as session:
-        repository = CatalogueRepository(session)
+        repository = MovieRepository(session)
         repository.create(title="Heat (1995)", year=1994, genre="Crime")
         repository.create(title='=1+1, "東京" x', year=2100, genre="Sci-Fi, Adult")
         repository.delete(2)
@@ -943,10 +945,10 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 def test_an_export_shows_one_moment_whatever_is_written_meanwhile(engine: Engine) -> None:
     merge(engine, [HEAT], [rated(3)])
-    with Session(engine) as reading, Session(engine) as writing:
-        repository, other = CatalogueRepository(reading), CatalogueRepository(writing)
+    with Session(engine) as session, Session(engine) as other_session:
+        repository, other = CatalogueRepository(session), MovieRepository(other_session)
 
-        with repository.snapshot():
+        with reading(session):
             movies = list(repository.every_movie())
             ronin = other.create(title="Ronin", year=1998)
             other.add_rating(ronin.id, 5, user_id=1)

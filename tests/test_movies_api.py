@@ -256,7 +256,7 @@ def test_title_is_stored_with_single_spaces(client: TestClient, engine: Engine) 
         " " + "😀" * 300 + " " * 300: "😀" * 300,
         # casefold() makes three characters of each of these, and a search compares those.
         "\u0390" * 300: "\u0390" * 300,
-        'a"b\\c/d\u001b<script>': 'a"b\\c/d\u001b<script>',
+        'a"b\\c/d\u001b<script>': 'a"b\\c/d<script>',
     }
     for movie_id, (sent, stored) in enumerate(forms.items(), 1):
         response = client.post("/movies", json={"title": sent, "year": 1995})

@@ -24,7 +24,7 @@ def rate(client: TestClient, movie_id: int, score: int, user_id: int | None = No
     assert client.post("/ratings", json=body).status_code == 204
 
 
-def tallies(client: TestClient, movie_id: int = HEAT_ID) -> tuple[float | None, int]:
+def aggregates(client: TestClient, movie_id: int = HEAT_ID) -> tuple[float | None, int]:
     """Return the average and the number of ratings that a movie is answered with."""
     movie = client.get(f"/movies/{movie_id}").json()
     return movie["average_rating"], movie["rating_count"]
@@ -63,7 +63,7 @@ def test_rating_again_replaces_the_earlier_one(client: TestClient, engine: Engin
         {"id": 1, "movie_id": HEAT_ID, "user_id": 7, "score": 4},
         {"id": 2, "movie_id": HEAT_ID, "user_id": 8, "score": 3},
     ]
-    assert tallies(client) == (3.5, 2)
+    assert aggregates(client) == (3.5, 2)
     [replaced, other] = client.get("/ratings").json()
     assert before <= datetime.fromisoformat(replaced["created_at"]) <= datetime.now(UTC)
     assert datetime.fromisoformat(other["created_at"]) == yesterday
@@ -81,7 +81,7 @@ def test_each_anonymous_rating_counts(
 
     scores = [(row["user_id"], row["score"]) for row in rating_rows(engine)]
     assert scores == [(None, 5), (None, 5), (None, 2)]
-    assert tallies(client) == (4.0, 3)
+    assert aggregates(client) == (4.0, 3)
 
 
 def test_anonymous_rating_leaves_the_users_alone(client: TestClient, engine: Engine) -> None:
@@ -91,7 +91,7 @@ def test_anonymous_rating_leaves_the_users_alone(client: TestClient, engine: Eng
     rate(client, HEAT_ID, 1)
 
     assert [(row["user_id"], row["score"]) for row in rating_rows(engine)] == [(7, 5), (None, 1)]
-    assert tallies(client) == (3.0, 2)
+    assert aggregates(client) == (3.0, 2)
 
 
 def test_bounds_of_a_rating_are_inside_them(client: TestClient, engine: Engine) -> None:
@@ -127,7 +127,7 @@ def test_rating_that_was_read_can_be_sent_back(client: TestClient, engine: Engin
 
     assert response.status_code == 204
     assert rating_rows(engine) == [{"id": 1, "movie_id": HEAT_ID, "user_id": 7, "score": 4}]
-    assert tallies(client) == (4.0, 1)
+    assert aggregates(client) == (4.0, 1)
 
 
 # Listing
@@ -247,8 +247,8 @@ def test_rating_taken_back_is_gone_and_no_longer_counts(client: TestClient, engi
     assert response.content == b""
     rows = [(row["movie_id"], row["user_id"], row["score"]) for row in rating_rows(engine)]
     assert rows == [(HEAT_ID, 8, 2), (HEAT_ID, None, 2), (RONIN_ID, 7, 1)]
-    assert tallies(client) == (2.0, 2)
-    assert tallies(client, RONIN_ID) == (1.0, 1)
+    assert aggregates(client) == (2.0, 2)
+    assert aggregates(client, RONIN_ID) == (1.0, 1)
 
 
 def test_movie_whose_last_rating_is_taken_back_is_unrated_again(
@@ -261,11 +261,11 @@ def test_movie_whose_last_rating_is_taken_back_is_unrated_again(
     client.delete(f"/movies/{HEAT_ID}/ratings/7")
 
     assert movie_rows(engine) == before
-    assert tallies(client) == (None, 0)
+    assert aggregates(client) == (None, 0)
     assert client.get("/movies/top?min_ratings=1").json() == []
 
 
-def test_tallies_follow_every_rating(client: TestClient, engine: Engine) -> None:
+def test_aggregates_follow_every_rating(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT)
     address = f"/movies/{HEAT_ID}/ratings"
     steps: list[tuple[str, str, dict[str, Any] | None, tuple[float | None, int]]] = [
@@ -283,7 +283,7 @@ def test_tallies_follow_every_rating(client: TestClient, engine: Engine) -> None
         rating = None if body is None else {"movie_id": HEAT_ID, **body}
         response = client.request(method, path, json=rating)
         assert response.status_code == 204
-        assert tallies(client) == expected
+        assert aggregates(client) == expected
 
 
 @pytest.mark.parametrize(
@@ -320,4 +320,4 @@ def test_rating_can_be_taken_back_once(client: TestClient, engine: Engine) -> No
 
     assert response.status_code == 404
     assert response.json() == UNKNOWN_RATING
-    assert tallies(client) == (None, 0)
+    assert aggregates(client) == (None, 0)

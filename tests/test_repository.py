@@ -23,8 +23,8 @@ from sqlmodel import Session, SQLModel
 from app.db import create_db_engine
 from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
 from app.models import Movie, utc_now
+from app.read_models import MovieRead, NewMovie, Ranking, Sort
 from app.repository import MovieRepository
-from app.schemas import MovieCreate, MovieRead, Ranking, Sort
 from app.statements import RATING
 from tests.helpers import SAMPLES, Sample, empty, movie_rows, rating_rows, store
 
@@ -82,7 +82,7 @@ def read(movie_id: int, sample: Sample = HEAT) -> MovieRead:
     return MovieRead(movie_id, sample.title, sample.year, sample.genre, None, 0)
 
 
-def tallies(engine: Engine) -> list[tuple[int, int, float | None, float | None]]:
+def aggregates(engine: Engine) -> list[tuple[int, int, float | None, float | None]]:
     """Return each movie's count, sum, average and weighted average, by id."""
     names = ("rating_count", "rating_sum", "average_rating", "weighted_rating")
     return [tuple(row[name] for name in names) for row in movie_rows(engine)]
@@ -167,7 +167,7 @@ def test_filters_hold_alone_and_together(repository: MovieRepository, engine: En
     store(engine, *SAMPLES)
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"genre": "Crime"}, ["Heat", "Zodiac"]),
-        ({"genre": "crime"}, []),
+        ({"genre": "crime"}, ["Heat", "Zodiac"]),
         ({"genre": "Western"}, []),
         ({"q": "WOLF"}, ["100% Wolf"]),
         ({"q": ""}, sorted(sample.title for sample in SAMPLES)),
@@ -444,10 +444,8 @@ def test_creating_a_title_that_exists_raises_and_stores_nothing(
 @pytest.mark.parametrize(
     "values",
     [
-        {"title": "", "year": 2000},
         {"title": "Too early", "year": 1899},
         {"title": "Too late", "year": 2101},
-        {"title": "No genre", "year": 2000, "genre": ""},
     ],
 )
 def test_database_refuses_a_movie_out_of_bounds(
@@ -547,7 +545,7 @@ def test_rating_again_replaces_the_score_and_the_time(
 
     assert rating_rows(engine) == [{"id": 1, "movie_id": movie_id, "user_id": 7, "score": 4}]
     assert before <= repository.list_ratings()[0].created_at <= utc_now()
-    assert tallies(engine) == [(1, 4, 4.0, 34 / 11)]
+    assert aggregates(engine) == [(1, 4, 4.0, 34 / 11)]
 
 
 def test_each_anonymous_rating_counts(repository: MovieRepository, engine: Engine) -> None:
@@ -561,14 +559,14 @@ def test_each_anonymous_rating_counts(repository: MovieRepository, engine: Engin
         (None, 5),
         (None, 2),
     ]
-    assert tallies(engine) == [(3, 12, 4.0, 42 / 13)]
+    assert aggregates(engine) == [(3, 12, 4.0, 42 / 13)]
 
 
-def test_tallies_follow_every_rating_given_replaced_and_taken_back(
+def test_aggregates_follow_every_rating_given_replaced_and_taken_back(
     repository: MovieRepository, engine: Engine
 ) -> None:
     [movie_id] = store(engine, HEAT)
-    steps: list[tuple[Callable[[], None], tuple[int, int, float | None, float | None]]] = [
+    steps: list[tuple[Callable[[], object], tuple[int, int, float | None, float | None]]] = [
         (lambda: repository.add_rating(movie_id, 5, 1), (1, 5, 5.0, 35 / 11)),
         (lambda: repository.add_rating(movie_id, 2, 2), (2, 7, 3.5, 37 / 12)),
         (lambda: repository.add_rating(movie_id, 1, 1), (2, 3, 1.5, 33 / 12)),
@@ -580,7 +578,7 @@ def test_tallies_follow_every_rating_given_replaced_and_taken_back(
 
     for step, expected in steps:
         step()
-        assert tallies(engine) == [expected]
+        assert aggregates(engine) == [expected]
         assert list(repository.problems()) == []
 
 
@@ -642,7 +640,7 @@ def test_write_to_an_unknown_movie_raises_and_stores_nothing(
 
 def test_create_missing_adds_only_new_titles(repository: MovieRepository, engine: Engine) -> None:
     store(engine, HEAT)
-    movies = [MovieCreate(title=title, year=2000) for title in ("Heat", "Ronin", "Ronin")]
+    movies = [NewMovie(title=title, year=2000) for title in ("Heat", "Ronin", "Ronin")]
 
     created = repository.create_missing(movies)
 
@@ -654,8 +652,8 @@ def test_create_missing_adds_only_new_titles(repository: MovieRepository, engine
 def test_create_missing_stores_nothing_when_its_source_fails(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
-    def source() -> Iterator[MovieCreate]:
-        yield MovieCreate(title="Heat", year=1995)
+    def source() -> Iterator[NewMovie]:
+        yield NewMovie(title="Heat", year=1995)
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -668,7 +666,7 @@ def test_create_missing_stores_nothing_when_its_source_fails(
 WRITES: dict[str, Callable[[MovieRepository], object]] = {
     "create": lambda repository: repository.create(title="Ronin", year=1998),
     "create_missing": lambda repository: repository.create_missing(
-        [MovieCreate(title="Ronin", year=1998), MovieCreate(title="Alien", year=1979)]
+        [NewMovie(title="Ronin", year=1998), NewMovie(title="Alien", year=1979)]
     ),
     "update": lambda repository: repository.update(1, title="Ronin"),
     "delete": lambda repository: repository.delete(1),
@@ -811,7 +809,7 @@ def test_threads_that_rate_a_movie_while_it_is_deleted_leave_no_orphans(engine: 
 
 
 def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> None:
-    movies = [MovieCreate(title=title, year=2000) for title in ("One", "Two", "Three")]
+    movies = [NewMovie(title=title, year=2000) for title in ("One", "Two", "Three")]
     created: list[int] = []
 
     in_threads(engine, lambda own, _: created.append(own.create_missing(movies)))
@@ -871,7 +869,7 @@ def test_sound_data_has_no_problems(repository: MovieRepository, engine: Engine)
         "DELETE FROM rating WHERE movie_id = 1",
     ],
 )
-def test_tallies_that_differ_from_the_ratings_are_a_problem(
+def test_aggregates_that_differ_from_the_ratings_are_a_problem(
     repository: MovieRepository, engine: Engine, change: str
 ) -> None:
     store(engine, Sample("Heat", 1995, "Crime", (4, 5)))
@@ -880,10 +878,12 @@ def test_tallies_that_differ_from_the_ratings_are_a_problem(
 
     problems = list(repository.problems())
 
-    assert problems == ["movie 1 (Heat): the tallies differ from its ratings"]
+    assert problems == ["movie 1 (Heat): the rating aggregates differ from its ratings"]
 
 
-def test_tallies_without_ratings_are_a_problem(repository: MovieRepository, engine: Engine) -> None:
+def test_aggregates_without_ratings_are_a_problem(
+    repository: MovieRepository, engine: Engine
+) -> None:
     store(engine, HEAT)
     behind_the_repository(
         engine, "UPDATE movie SET rating_count = 1, rating_sum = 5, average_rating = 5"
@@ -891,7 +891,7 @@ def test_tallies_without_ratings_are_a_problem(repository: MovieRepository, engi
 
     problems = list(repository.problems())
 
-    assert problems == ["movie 1 (Heat): the tallies differ from its ratings"]
+    assert problems == ["movie 1 (Heat): the rating aggregates differ from its ratings"]
 
 
 def test_ratings_of_a_movie_that_is_gone_are_a_problem(

@@ -5,7 +5,7 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from sqlmodel import Session
 
-from app.db import get_session
+from app.dependencies import get_session
 from tests.operations import OPERATIONS, Operation, store_what_examples_name
 
 

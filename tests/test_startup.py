@@ -17,7 +17,7 @@ from app.config import PROJECT_ROOT, Settings
 from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
-from app.seed import STARTER_MOVIES
+from app.startup import STARTER_MOVIES, init_db
 from tests.databases import ENGINES, new_database
 from tests.race import ACTIONS
 from tests.rows import Rows, all_rows
@@ -220,7 +220,7 @@ def test_a_new_database_that_another_process_locks_is_waited_for(hold: str, tmp_
 
     def start() -> None:
         try:
-            migrate.init_db(settings, engine)
+            init_db(settings, engine)
         except SetupError as error:
             failures.append(error)
 

@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.config import Settings
+from app.logs import log_event
 from app.main import create_app
-from app.tracing import log_event
 from tests.logs import Event, events, parse_json
 
 MOVIE = {"title": "Heat", "year": 1995, "genre": "Crime"}

@@ -2,12 +2,22 @@
 
 from fastapi import APIRouter
 
-from app.db import SessionDep
-from app.error_handlers import documented
+from app.dependencies import SessionDep
+from app.error_handlers import error_responses
+from app.errors import DatabaseUnavailable, SchemaMissing
 from app.migrate import require_schema
+from app.routes.route_class import ServiceRoute
 from app.schemas import Status
+from app.transactions import reading
 
-router = APIRouter(tags=["health"])
+
+class HealthRoute(ServiceRoute):
+    """Answers every probe in full."""
+
+    has_etag = False
+
+
+router = APIRouter(tags=["health"], route_class=HealthRoute)
 
 
 @router.get("/health", summary="Is the process up?")
@@ -16,9 +26,13 @@ async def health() -> Status:
     return Status()
 
 
-@router.get("/ready", summary="Can it serve?", responses=documented(503))
+@router.get(
+    "/ready",
+    summary="Can it serve?",
+    responses=error_responses(DatabaseUnavailable, SchemaMissing),
+)
 def ready(session: SessionDep) -> Status:
     """The database answers and its schema is the one that this version needs."""
-    with session.begin():
-        require_schema(session.connection())
+    with reading(session) as connection:
+        require_schema(connection)
     return Status()

@@ -4,18 +4,22 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
-from app.dependencies import NO_QUERY, WRITE, RepositoryDep
-from app.error_handlers import documented
-from app.routes.one_hop import OneHopRoute
-from app.routes.page_headers import page_headers
-from app.schemas import MovieCreate, MovieQuery, MovieRead, MovieUpdate, TopQuery, UrlId
+from app.dependencies import IfMatchDep, RepositoryDep
+from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
+from app.errors import DuplicateTitle, MovieNotFound, PreconditionFailed, RatingNotFound
+from app.read_models import MovieRead
+from app.routes.pagination import page_headers
+from app.routes.route_class import ServiceRoute
+from app.schemas import MovieCreate, MovieQuery, MovieUpdate, TopQuery, UrlId
 
-router = APIRouter(prefix="/movies", tags=["movies"], route_class=OneHopRoute)
+CHANGE_ERRORS = (MovieNotFound, PreconditionFailed)
+
+router = APIRouter(prefix="/movies", tags=["movies"], route_class=ServiceRoute)
 
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
 
 
-@router.get("", summary="List movies", responses=documented(422, 503))
+@router.get("", summary="List movies", responses=error_responses(*READ_ERRORS))
 def list_movies(
     query: Annotated[MovieQuery, Query()],
     repository: RepositoryDep,
@@ -34,8 +38,7 @@ def list_movies(
     "",
     summary="Add a movie",
     status_code=status.HTTP_201_CREATED,
-    dependencies=WRITE,
-    responses=documented(400, 401, 409, 413, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, DuplicateTitle),
 )
 def create_movie(
     movie: MovieCreate, repository: RepositoryDep, request: Request, response: Response
@@ -47,7 +50,7 @@ def create_movie(
 
 
 # Before /movies/{movie_id}, which would take "top" for an id.
-@router.get("/top", summary="Rank movies", responses=documented(422, 503))
+@router.get("/top", summary="Rank movies", responses=error_responses(*READ_ERRORS))
 def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -> list[MovieRead]:
     """The best movies, unrated ones last.
 
@@ -58,7 +61,7 @@ def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -
 
 
 @router.get(
-    "/{movie_id}", summary="Get a movie", dependencies=NO_QUERY, responses=documented(404, 422, 503)
+    "/{movie_id}", summary="Get a movie", responses=error_responses(*READ_ERRORS, MovieNotFound)
 )
 def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
     """The movie with its average and number of ratings."""
@@ -68,50 +71,50 @@ def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
 @router.put(
     "/{movie_id}",
     summary="Replace a movie",
-    dependencies=WRITE,
-    responses=documented(400, 401, 404, 409, 413, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, DuplicateTitle),
 )
-def replace_movie(movie_id: MovieId, movie: MovieCreate, repository: RepositoryDep) -> MovieRead:
+def replace_movie(
+    movie_id: MovieId, movie: MovieCreate, precondition: IfMatchDep, repository: RepositoryDep
+) -> MovieRead:
     """The movie with every field as sent; a genre that is left out becomes Unknown."""
-    return repository.update(movie_id, **movie.model_dump())
+    return repository.update(movie_id, **movie.model_dump(), precondition=precondition)
 
 
 @router.patch(
     "/{movie_id}",
     summary="Change a movie",
-    dependencies=WRITE,
-    responses=documented(400, 401, 404, 409, 413, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, DuplicateTitle),
 )
-def change_movie(movie_id: MovieId, changes: MovieUpdate, repository: RepositoryDep) -> MovieRead:
+def change_movie(
+    movie_id: MovieId, changes: MovieUpdate, precondition: IfMatchDep, repository: RepositoryDep
+) -> MovieRead:
     """The movie with the fields that were sent changed, the others as they were."""
-    return repository.update(movie_id, **changes.model_dump(exclude_unset=True))
+    return repository.update(movie_id, **changes.model_dump(), precondition=precondition)
 
 
 @router.delete(
     "/{movie_id}",
-    summary="Remove a movie",
+    summary="Delete a movie",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    dependencies=WRITE,
-    responses=documented(401, 404, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, *CHANGE_ERRORS),
 )
-def delete_movie(movie_id: MovieId, repository: RepositoryDep) -> None:
-    """The movie is gone, and its ratings with it."""
-    repository.delete(movie_id)
+def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: RepositoryDep) -> None:
+    """Delete the movie and its ratings."""
+    repository.delete(movie_id, precondition=precondition)
 
 
 @router.delete(
     "/{movie_id}/ratings/{user_id}",
-    summary="Take a rating back",
+    summary="Withdraw a rating",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    dependencies=WRITE,
-    responses=documented(401, 404, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, MovieNotFound, RatingNotFound),
 )
 def delete_rating(
     movie_id: MovieId,
     user_id: Annotated[UrlId, Path(description="The user's id.", examples=[42])],
     repository: RepositoryDep,
 ) -> None:
-    """The user's rating of the movie is gone, and its average is of the others."""
+    """Delete the user's rating and update the average."""
     repository.remove_rating(movie_id, user_id)

@@ -4,23 +4,25 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, status
 
-from app.dependencies import WRITE, RepositoryDep
-from app.error_handlers import documented
-from app.routes.one_hop import OneHopRoute
-from app.routes.page_headers import page_headers
-from app.schemas import RatingCreate, RatingQuery, RatingRead
+from app.dependencies import RepositoryDep
+from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
+from app.errors import MovieNotFound
+from app.read_models import RatingRead
+from app.routes.pagination import page_headers
+from app.routes.route_class import ServiceRoute
+from app.schemas import RatingCreate, RatingQuery
 
-router = APIRouter(prefix="/ratings", tags=["ratings"], route_class=OneHopRoute)
+router = APIRouter(prefix="/ratings", tags=["ratings"], route_class=ServiceRoute)
 
 
-@router.get("", summary="List ratings", responses=documented(422, 503))
+@router.get("", summary="List ratings", responses=error_responses(*READ_ERRORS))
 def list_ratings(
     query: Annotated[RatingQuery, Query()],
     repository: RepositoryDep,
     request: Request,
     response: Response,
 ) -> list[RatingRead]:
-    """A page of the ratings by id, such as a recommender trains on."""
+    """A page of the ratings, by id."""
     page = repository.list_ratings(**query.model_dump())
     response.headers.update(
         page_headers(request.url, total=page.total, limit=query.limit, offset=query.offset)
@@ -33,8 +35,7 @@ def list_ratings(
     summary="Rate a movie",
     status_code=status.HTTP_204_NO_CONTENT,
     response_class=Response,
-    dependencies=WRITE,
-    responses=documented(400, 401, 404, 413, 422, 503, 507),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, MovieNotFound),
 )
 def rate_movie(rating: RatingCreate, repository: RepositoryDep) -> None:
     """The rating counts. A user's second rating of a movie replaces the first."""

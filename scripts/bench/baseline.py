@@ -27,7 +27,7 @@ class MovieBase(SQLModel):
 
 
 class BaselineMovie(MovieBase, table=True):
-    """A movie, whose tallies are those of its ratings."""
+    """A movie, whose aggregates are those of its ratings."""
 
     __tablename__ = "baseline_movie"
 
@@ -101,7 +101,7 @@ def read_movies(
     """A page of the movies, by title."""
     by_title = select(BaselineMovie).order_by(BaselineMovie.title)
     movies = session.exec(by_title.offset(offset).limit(limit)).all()
-    tallies = (
+    aggregates = (
         select(
             BaselineRating.movie_id,
             func.avg(BaselineRating.score),
@@ -110,7 +110,7 @@ def read_movies(
         .where(col(BaselineRating.movie_id).in_([movie.id for movie in movies]))
         .group_by(col(BaselineRating.movie_id))
     )
-    by_movie = {movie_id: (average, count) for movie_id, average, count in session.exec(tallies)}
+    by_movie = {movie_id: (average, count) for movie_id, average, count in session.exec(aggregates)}
     return [public(movie, *by_movie.get(movie.id or 0, (None, 0))) for movie in movies]
 
 

@@ -32,8 +32,8 @@ COPY_RATINGS = """
 """
 
 
-class Tally(TypedDict):
-    """The parameters of ADJUST_TALLIES."""
+class Aggregates(TypedDict):
+    """The parameters of ADJUST_AGGREGATES."""
 
     this_movie: int
     count_change: int
@@ -43,7 +43,7 @@ class Tally(TypedDict):
 def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
     """Make a database of the service's, with this many movies and ratings."""
     rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
-    tallies = [Tally(this_movie=n + 1, count_change=0, sum_change=0) for n in range(movies)]
+    aggregates = [Aggregates(this_movie=n + 1, count_change=0, sum_change=0) for n in range(movies)]
     url = f"sqlite:///{path}"
     migrate_to_head(url)
     with closing(sqlite3.connect(path)) as database:
@@ -60,13 +60,13 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(INSERT_MOVIE, _movies(rng, movies))
-        database.executemany(INSERT_RATING, _ratings(rng, movies, ratings, tallies))
+        database.executemany(INSERT_RATING, _ratings(rng, movies, ratings, aggregates))
         for _, statement in indexes:
             database.execute(statement)
         database.commit()
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(statements.ADJUST_TALLIES, tallies)
+        connection.execute(statements.ADJUST_AGGREGATES, aggregates)
     engine.dispose()
 
 
@@ -87,9 +87,9 @@ def _movies(rng: random.Random, movies: int) -> Iterator[tuple[int, str, str, in
 
 
 def _ratings(
-    rng: random.Random, movies: int, ratings: int, tallies: list[Tally]
+    rng: random.Random, movies: int, ratings: int, aggregates: list[Aggregates]
 ) -> Iterator[tuple[int, int, int, str]]:
-    """Yield the ratings user by user, as MovieLens has them, and count them in the tallies.
+    """Yield the ratings user by user, as MovieLens has them, and count them in the aggregates.
 
     A few movies have many ratings and many have few. No user rates a movie twice.
     """
@@ -104,6 +104,6 @@ def _ratings(
             rated.update(rng.choices(movie_ids, cum_weights=popularity, k=missing))
         scores = rng.choices(SCALE, weights=(1, 2, 5, 6, 3), k=wanted)
         for movie_id, score in zip(rated, scores, strict=True):
-            tallies[movie_id - 1]["count_change"] += 1
-            tallies[movie_id - 1]["sum_change"] += score
+            aggregates[movie_id - 1]["count_change"] += 1
+            aggregates[movie_id - 1]["sum_change"] += score
             yield movie_id, user_id, score, RATED_AT

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sqlmodel import Session
 
-from app.catalogue import CatalogueRepository
 from app.db import create_db_engine
 from app.migrate import migrate_to_head
-from app.movielens import MovieLensFolder
+from app.movielens.files import MovieLensFolder
+from app.movielens.repository import CatalogueRepository
 from scripts.bench.load import BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")

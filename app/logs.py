@@ -1,76 +1,21 @@
-"""Trace ids and logs: one event a write, one access line a request."""
+"""Logs: events with the trace id of the request that caused them, as text or JSON lines."""
 
 import json
 import logging
 import re
-import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from uuid import uuid4
-
-from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import Settings
 
 TRACE_HEADER = "X-Trace-Id"
 LOGGER = logging.getLogger("app")
 
-_TRACE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# The trace id of the request that is being served, None outside of one.
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9._/:-]+")
-
-
-def is_valid_trace_id(value: str) -> bool:
-    """Tell whether a caller's trace id is taken over."""
-    return _TRACE_ID.fullmatch(value) is not None
-
-
-class TraceIdMiddleware(CorrelationIdMiddleware):
-    """Gives every request a trace id, the caller's if it is valid, and answers it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            app,
-            header_name=TRACE_HEADER,
-            generator=lambda: uuid4().hex,
-            validator=is_valid_trace_id,
-        )
-
-
-class AccessLogMiddleware:
-    """Writes one line a request, and forbids browsers to guess a response's type."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request and log it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        status = 500  # what the outermost layer answers if an error gets past this one
-
-        async def note_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
-            await send(message)
-
-        try:
-            await self.app(scope, receive, note_status)
-        finally:
-            log_event(
-                "http.request",
-                method=scope["method"],
-                path=scope["path"],
-                query=scope["query_string"].decode("latin-1") or None,
-                status=status,
-                duration_ms=round((time.perf_counter() - started) * 1000, 1),
-                client=scope["client"][0] if scope.get("client") else None,
-            )
 
 
 def log_event(event: str, level: int = logging.INFO, **fields: object) -> None:
@@ -81,7 +26,7 @@ def log_event(event: str, level: int = logging.INFO, **fields: object) -> None:
     """
     if not LOGGER.isEnabledFor(level):
         return
-    fields["trace_id"] = correlation_id.get()
+    fields["trace_id"] = trace_id.get()
     fields = {name: value for name, value in fields.items() if value is not None}
     pairs = " ".join(f"{name}={_escape(value)}" for name, value in fields.items())
     LOGGER.log(level, "%s %s", event, pairs, extra={"event": event, "fields": fields})
@@ -132,7 +77,7 @@ def configure_logging(settings: Settings) -> None:
     """Send the service's log lines and uvicorn's to standard error, in one format."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    for name in ("app", "uvicorn", "asgi_correlation_id"):
+    for name in ("app", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(settings.log_level)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.engine import make_url
 
-from app.db import readable_database_errors
+from app.db_errors import is_disk_full, readable_database_errors
 from app.errors import SetupError
 from app.migrate import require_file
 
@@ -53,6 +53,6 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
         source.execute("VACUUM INTO ?", (str(target),))
     except sqlite3.OperationalError as error:
         # It would be said of the source, which is well.
-        if error.sqlite_errorname == "SQLITE_FULL":
+        if is_disk_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise

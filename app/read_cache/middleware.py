@@ -4,13 +4,14 @@ SQLite tells in microseconds whether anybody, in any process, has committed sinc
 asked. So the cache asks on every request, and keeps answers only while nobody has.
 """
 
-import hashlib
 import sqlite3
 from collections import OrderedDict
 from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.etags import is_among
 
 MAX_BYTES = 32 * 2**20
 # What the objects of an entry cost beside what is in them, in bytes.
@@ -26,21 +27,12 @@ class CachedResponse(NamedTuple):
 
     headers: list[tuple[bytes, bytes]]
     body: bytes
-    etag: bytes
-
-    @classmethod
-    def of(cls, start: Message, body: bytes) -> "CachedResponse":
-        """Give a response an ETag of its body and of the headers that describe it."""
-        digest = hashlib.blake2b(repr(start["headers"]).encode() + body, digest_size=16)
-        etag = b'"' + digest.hexdigest().encode() + b'"'
-        # no-cache: a browser may keep it, and asks whether it still holds before each use.
-        own_headers = [(b"etag", etag), (b"cache-control", b"no-cache")]
-        return cls([*start["headers"], *own_headers], body, etag)
+    etag: str
 
     async def send(self, send: Send, if_none_match: list[str]) -> None:
         """Send the response, or 304 to a caller who has it already."""
         status, headers, body = 200, [*self.headers], self.body
-        if if_none_match and self._is_among(",".join(if_none_match)):
+        if is_among(self.etag, if_none_match):
             status, body = 304, b""
             headers = [header for header in headers if not header[0].startswith(b"content-")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -50,10 +42,6 @@ class CachedResponse(NamedTuple):
     def size(self) -> int:
         """About how many bytes it takes to keep."""
         return len(self.body) + sum(len(name) + len(value) for name, value in self.headers)
-
-    def _is_among(self, if_none_match: str) -> bool:
-        tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-        return self.etag.decode() in tags or "*" in tags
 
 
 class ReadCacheMiddleware:
@@ -102,13 +90,16 @@ class ReadCacheMiddleware:
             async def collect(message: Message) -> None:
                 messages.append(message)
 
-            await self.app(scope, receive, collect)
-            if messages[0]["status"] != 200:  # noqa: PLR2004 - OK, the only status with an ETag
+            # Whole, whatever version the caller has: it is kept for others too.
+            unconditional = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
+            await self.app({**scope, "headers": unconditional}, receive, collect)
+            etag = Headers(raw=messages[0]["headers"]).get("etag")
+            if etag is None:
                 for message in messages:
                     await send(message)
                 return
             body = b"".join(message.get("body", b"") for message in messages[1:])
-            response = CachedResponse.of(messages[0], body)
+            response = CachedResponse([*messages[0]["headers"]], body, etag)
             # While the answer was made, another request may have seen a newer database.
             if version == self._version:
                 self._keep(key, response)

@@ -1,8 +1,9 @@
 """A bound on the size of a request's body."""
 
-from fastapi import HTTPException, status
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.error_handlers import BodyTooLarge
 
 
 class BodyLimitMiddleware:
@@ -36,8 +37,6 @@ class BodyLimitMiddleware:
 
         await self.app(scope, counted, send)
 
-    def _too_large(self) -> HTTPException:
-        # The route reads the body, so the error is answered like those of the route.
-        return HTTPException(
-            status.HTTP_413_CONTENT_TOO_LARGE, f"The body is over {self._max_bytes} bytes"
-        )
+    def _too_large(self) -> BodyTooLarge:
+        # Raised where the route reads the body, so that it is answered like the route's errors.
+        return BodyTooLarge(413, f"The body is over {self._max_bytes} bytes")

@@ -1,0 +1,130 @@
+"""What the drivers' errors mean. No other module knows SQLite's or PostgreSQL's error codes."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from app.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseUnavailable,
+    SchemaMissing,
+    SetupError,
+)
+
+# The start of SQLite's name of an error, or of PostgreSQL's SQLSTATE.
+_MEANINGS: dict[tuple[str, ...], type[DatabaseError]] = {
+    ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): DatabaseBusy,
+    ("SQLITE_FULL", "53100"): DatabaseFull,
+    ("42P01", "42703"): SchemaMissing,
+    ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY"): DatabaseUnavailable,
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB"): DatabaseUnavailable,
+    # Lost connections, too many of them, a shutdown, a standby that cannot write.
+    ("08", "25006", "53", "57"): DatabaseUnavailable,
+}
+
+
+def code_of(error: DBAPIError) -> str | None:
+    """Return SQLite's name of an error, PostgreSQL's SQLSTATE, or None if the driver gave none."""
+    code: str | None = getattr(error.orig, "sqlite_errorname", None)
+    return code or getattr(error.orig, "sqlstate", None)
+
+
+def database_error(error: DBAPIError) -> DatabaseError | None:
+    """Return what a driver's error means to the service, None if it is the service's own fault."""
+    code = str(code_of(error))
+    for prefixes, meaning in _MEANINGS.items():
+        if code.startswith(prefixes):
+            return meaning()
+    # SQLite has no code of its own for it.
+    if code == "SQLITE_ERROR" and str(error.orig).startswith(("no such table", "no such column")):
+        return SchemaMissing()
+    # All that is not the statement's fault.
+    return DatabaseUnavailable() if isinstance(error, OperationalError) else None
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    """Return the name of the constraint that a write violated, None if it cannot be told."""
+    diagnostics: Any = getattr(error.orig, "diag", None)
+    if diagnostics is not None:
+        name: str | None = diagnostics.constraint_name
+        return name
+    # SQLite tells the columns, of which the naming convention in models.py makes the name.
+    match = re.fullmatch(r"UNIQUE constraint failed: (.+)", str(error.orig))
+    if match is None:
+        return None
+    columns = [column.split(".") for column in match[1].split(", ")]
+    return "_".join(["uq", columns[0][0], *(name for _, name in columns)])
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether SQLite has waited for another connection's lock in vain."""
+    return error.sqlite_errorname.startswith("SQLITE_BUSY")
+
+
+def is_disk_full(error: sqlite3.Error) -> bool:
+    """Tell whether SQLite had no room to write."""
+    return error.sqlite_errorname == "SQLITE_FULL"
+
+
+@contextmanager
+def readable_database_errors(url: URL) -> Iterator[None]:
+    """Turn a driver's error into a SetupError that says what to do next."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise SetupError("PostgreSQL needs its driver. Run: uv sync --extra postgres") from error
+    except sqlite3.Error as error:
+        raise SetupError(_explain_sqlite(error, url.database)) from error
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise SetupError(_explain_sqlite(error.orig, url.database)) from error
+        if isinstance(database_error(error), DatabaseBusy):
+            raise SetupError(_locked(url.render_as_string())) from error
+        reason = str(error.orig).strip().partition("\n")[0]
+        if not isinstance(error, OperationalError):
+            raise SetupError(
+                f"The database refused a statement: {reason}.\nNothing was changed."
+            ) from error
+        raise SetupError(
+            f"Cannot use the database {url.render_as_string()}: {reason}\n"
+            "Check that the server runs and that MOVIE_DATABASE_URL is right."
+        ) from error
+
+
+def explain_read_only(path: str | None) -> str:
+    """Return what to say of a database file that may not be written to."""
+    return (
+        f"The database file {path} is read-only.\nAllow this user to write to it and to its folder."
+    )
+
+
+def _locked(database: str | None) -> str:
+    return f"Another process keeps {database} locked.\nTry again when it is done."
+
+
+def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
+    code = getattr(error, "sqlite_errorname", "")
+    if code.startswith("SQLITE_CANTOPEN"):
+        return (
+            f"Cannot open the database file {path}.\n"
+            "Make its folder, or name another file in MOVIE_DATABASE_URL."
+        )
+    if code == "SQLITE_NOTADB":
+        return (
+            f"{path} is not a SQLite database. Nothing was changed.\n"
+            "Name another file in MOVIE_DATABASE_URL."
+        )
+    if code.startswith("SQLITE_READONLY"):
+        return explain_read_only(path)
+    if code.startswith("SQLITE_BUSY"):
+        return _locked(path)
+    return f"The database {path} refused a statement: {error}.\nNothing was changed."

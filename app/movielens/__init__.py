@@ -1,0 +1,1 @@
+"""Whole catalogues in and out, as MovieLens' CSV files."""

@@ -1,0 +1,74 @@
+"""The commands that import and export a catalogue as MovieLens' files."""
+
+from functools import partial
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress
+from rich.table import Table
+
+from app.config import load_settings
+from app.migrate import migrate_to_head
+from app.movielens.files import MovieLensFolder, write_folder
+from app.movielens.repository import CatalogueRepository, MergeCounts
+from app.startup import open_session
+from app.transactions import reading
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Add the commands of this capability."""
+    cli.command()(import_movielens)
+    cli.command()(export)
+
+
+def import_movielens(folder: Path) -> None:
+    """Merge movies.csv and ratings.csv of a MovieLens FOLDER into the catalogue, all or nothing.
+
+    It brings the schema to head first. It can be repeated: a movie is known by its title, a
+    rating by its movie and user, and the later rating stands.
+    """
+    source = MovieLensFolder(folder)
+    migrate_to_head(load_settings().database_url)
+    terminal = Console(stderr=True)
+    bar = Progress(
+        *Progress.get_default_columns(),
+        DownloadColumn(),
+        console=terminal,
+        disable=not terminal.is_terminal,
+        # It vanishes at the end, so that an error is the only thing to read.
+        transient=True,
+    )
+    with open_session() as session, bar:
+        advance = partial(bar.advance, bar.add_task("Importing", total=source.bytes))
+        counts = CatalogueRepository(session).merge(source.movies(advance), source.ratings(advance))
+    Console().print(import_summary(source, counts))
+
+
+def export(folder: Path) -> None:
+    """Write the catalogue to FOLDER as movies.csv and ratings.csv, as MovieLens has them."""
+    with open_session() as session, reading(session):
+        repository = CatalogueRepository(session)
+        movies, ratings = write_folder(folder, repository.every_movie, repository.every_rating())
+    typer.echo(f"Wrote {movies} movies and {ratings} ratings to {folder}")
+
+
+def import_summary(source: MovieLensFolder, counts: MergeCounts) -> Table:
+    """Return a table of what became of every row that was read."""
+    rows = {
+        "new": (counts.movies_new, counts.ratings_new),
+        "updated": (counts.movies_updated, counts.ratings_replacing),
+        "unchanged": (counts.movies_unchanged, counts.ratings_ignored),
+        "merged by title": (counts.movies_merged, 0),
+    }
+    for reason in sorted({*source.movies_left_out, *source.ratings_left_out}):
+        left_out = source.movies_left_out[reason], source.ratings_left_out[reason]
+        rows[f"left out: {reason}"] = left_out
+    table = Table("rows", show_footer=True)
+    for column, name in enumerate(("movies", "ratings")):
+        total = sum(row[column] for row in rows.values())
+        table.add_column(name, str(total), justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *map(str, row))
+    table.columns[0].footer = "read"
+    return table

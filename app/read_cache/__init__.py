@@ -1,0 +1,17 @@
+"""Answers repeated reads from memory while nobody commits. SQLite only."""
+
+from fastapi import FastAPI
+
+from app.read_cache.middleware import ReadCacheMiddleware
+from app.routes import movies, ratings
+
+
+def install(app: FastAPI) -> None:
+    """Put the cache in front of the lists and movies, if the settings ask for it."""
+    url = app.state.engine.url
+    if app.state.settings.read_cache and url.get_backend_name() == "sqlite":
+        app.add_middleware(
+            ReadCacheMiddleware,
+            database=str(url.database),
+            prefixes=(movies.router.prefix, ratings.router.prefix),
+        )

@@ -1,0 +1,142 @@
+"""Transactions: the only place that begins, commits and rolls back.
+
+``writing()`` and ``reading()`` nest, so that domain verbs compose::
+
+    with writing(session):
+        repository.create(title="Heat", year=1995)
+        repository.add_rating(movie_id=1, score=5)  # both are stored, or neither
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+# Keys of Session.info.
+_TRANSACTION = "movie_service.transaction"
+_AFTER_COMMIT = "movie_service.after_commit"
+# The execution option and the key of Connection.info that db.py's engines know.
+BEGIN = "movie_service.begin"
+CHANGES_AT_BEGIN = "movie_service.changes_at_begin"
+
+
+@contextmanager
+def reading(session: Session) -> Iterator[Connection]:
+    """Show everything that is read inside as of one moment, whatever others commit.
+
+    Joins the transaction that is open, and leaves it open. Without one, begins a snapshot and
+    ends it at the end.
+    """
+    if session.in_transaction():
+        session.flush()
+        yield session.connection()
+        return
+    # SQLite reads a snapshot in any transaction, PostgreSQL only when asked to.
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    options = {"isolation_level": "REPEATABLE READ"} if postgresql else {}
+    session.info[_TRANSACTION] = "reading"
+    try:
+        yield session.connection(execution_options=options)
+    finally:
+        del session.info[_TRANSACTION]
+        session.rollback()
+
+
+@contextmanager
+def writing(session: Session) -> Iterator[Connection]:
+    """Commit what is done inside, or roll it back if it raises.
+
+    Inside another ``writing()`` it joins that one's transaction: what is done inside is undone if
+    it raises, and committed by the outermost. The same holds where the caller has changed rows
+    and not committed them: they stay the caller's to commit or to roll back, together with what
+    is done inside. A transaction in which the caller has only read is ended first, since SQLite
+    cannot let a snapshot that others have outdated write.
+
+    On SQLite it takes the write lock at its beginning, so it never fails half-way for want of it.
+
+    Raises:
+        RuntimeError: it stands inside ``reading()``, whose snapshot cannot be written to.
+    """
+    outer = session.info.get(_TRANSACTION)
+    if outer == "reading":
+        raise RuntimeError("writing() cannot stand inside reading()")
+    if outer == "writing" or _has_uncommitted_changes(session):
+        with _savepoint(session):
+            yield session.connection()
+        return
+    if session.in_transaction():
+        session.commit()
+    session.info[_TRANSACTION] = "writing"
+    actions: list[Callable[[], object]] = []
+    session.info[_AFTER_COMMIT] = actions
+    try:
+        yield _begin_write(session)
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        del session.info[_TRANSACTION], session.info[_AFTER_COMMIT]
+    for action in actions:
+        action()
+
+
+def after_commit(session: Session, action: Callable[[], object]) -> None:
+    """Run an action when the outermost ``writing()`` has committed, and not if it rolls back.
+
+    Where the transaction is the caller's own, it runs at once.
+    """
+    actions = session.info.get(_AFTER_COMMIT)
+    if actions is None:
+        action()
+    else:
+        actions.append(action)
+
+
+@contextmanager
+def _savepoint(session: Session) -> Iterator[None]:
+    actions: list[Callable[[], object]] = session.info.get(_AFTER_COMMIT, [])
+    done_before = len(actions)
+    try:
+        with session.begin_nested():
+            yield
+        # Entities that the caller has loaded show what was written without them.
+        session.expire_all()
+    except BaseException:
+        del actions[done_before:]
+        raise
+
+
+def _begin_write(session: Session) -> Connection:
+    connection = session.connection(execution_options={BEGIN: "BEGIN IMMEDIATE"})
+    # An engine that db.py has not made leaves the beginning to the driver, which waits for the
+    # first change and so for too long.
+    if connection.dialect.name == "sqlite" and not _driver(connection).in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    return connection
+
+
+def _has_uncommitted_changes(session: Session) -> bool:
+    """Tell whether the open transaction, if there is one, has changed anything."""
+    if not session.in_transaction():
+        return False
+    if session.new or session.dirty or session.deleted:
+        return True
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        # A transaction gets its id with its first change.
+        query = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+        return bool(connection.exec_driver_sql(query).scalar_one())
+    driver = _driver(connection)
+    if not driver.in_transaction:
+        return False
+    # The driver begins a transaction at its first change, where that is left to it.
+    begun_by_driver = driver.isolation_level is not None
+    changes: int = driver.total_changes
+    return begun_by_driver or changes != connection.info.get(CHANGES_AT_BEGIN)
+
+
+def _driver(connection: Connection) -> Any:  # noqa: ANN401 - sqlite3's or psycopg's connection
+    return connection.connection.driver_connection
