@@ -14,7 +14,7 @@ from app.main import create_app
 ROUTES = sorted((PROJECT_ROOT / "app" / "routes").glob("*.py"))
 VERSIONS = sorted((PROJECT_ROOT / "migrations" / "versions").glob("*.py"))
 DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "psycopg", "alembic"}
-HTTP = {"fastapi", "starlette", "http", "uvicorn", "asgi_correlation_id"}
+HTTP = {"fastapi", "starlette", "http", "uvicorn"}
 
 # Layer by layer: what its modules do not import. A package stands for all that is in it.
 BANS: dict[str, tuple[list[Path], set[str]]] = {
