@@ -23,7 +23,7 @@ from app.statements import RATING
 from app.transactions import reading
 from scripts import db
 from tests.databases import new_database
-from tests.helpers import movie_rows
+from tests.helpers import Sample, movie_row, movie_rows
 from tests.server import Finished
 
 MOVIES = """\
@@ -407,39 +407,9 @@ def test_an_import_fills_a_new_database(
     assert finished.errors == ""
     assert everything(engine) == (
         [
-            {
-                "id": 1,
-                "title": "Toy Story (1995)",
-                "search_title": "toy story (1995)",
-                "year": 1995,
-                "genre": "Adventure",
-                "rating_count": 2,
-                "rating_sum": 8,
-                "average_rating": 4.0,
-                "weighted_rating": 38 / 12,
-            },
-            {
-                "id": 2,
-                "title": "Heat (1995)",
-                "search_title": "heat (1995)",
-                "year": 1995,
-                "genre": "Action",
-                "rating_count": 1,
-                "rating_sum": 1,
-                "average_rating": 1.0,
-                "weighted_rating": 31 / 11,
-            },
-            {
-                "id": 3,
-                "title": 'Cats, "The Musical" (1998)',
-                "search_title": 'cats, "the musical" (1998)',
-                "year": 1998,
-                "genre": "Unknown",
-                "rating_count": 0,
-                "rating_sum": 0,
-                "average_rating": None,
-                "weighted_rating": None,
-            },
+            movie_row(1, Sample("Toy Story (1995)", 1995, "Adventure", (4, 4))),
+            movie_row(2, Sample("Heat (1995)", 1995, "Action", (1,))),
+            movie_row(3, Sample('Cats, "The Musical" (1998)', 1998, "Unknown")),
         ],
         [
             {

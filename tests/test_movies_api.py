@@ -8,26 +8,22 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Engine
 
-from tests.helpers import SAMPLES, Sample, movie_rows, rating_rows, store
+from tests.helpers import (
+    HEAT,
+    RONIN,
+    SAMPLES,
+    Sample,
+    movie_json,
+    movie_rows,
+    rating_rows,
+    store,
+)
 
-HEAT = Sample("Heat", 1995, "Crime")
-RONIN = Sample("Ronin", 1998, "Action")
+# The contract, in the order of the JSON.
+MOVIE_FIELDS = ["id", "title", "year", "genre", "average_rating", "rating_count"]
 NOT_FOUND = {"detail": "Movie not found"}
 TITLE_EXISTS = {"detail": "A movie with this title already exists"}
 SORTS = ["title", "year", "id", "rating_count", "average_rating"]
-
-
-def as_json(movie_id: int, sample: Sample) -> dict[str, Any]:
-    """Return how the API answers a movie."""
-    scores = sample.scores
-    return {
-        "id": movie_id,
-        "title": sample.title,
-        "year": sample.year,
-        "genre": sample.genre,
-        "average_rating": sum(scores) / len(scores) if scores else None,
-        "rating_count": len(scores),
-    }
 
 
 def titles(response: Response) -> list[str]:
@@ -64,7 +60,7 @@ def test_movies_are_a_bare_list_by_title(client: TestClient, engine: Engine) -> 
 
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
-    assert response.json() == [as_json(2, HEAT), as_json(1, zodiac)]
+    assert response.json() == [movie_json(2, HEAT), movie_json(1, zodiac)]
     assert response.headers["X-Total-Count"] == "2"
 
 
@@ -230,7 +226,7 @@ def test_bounds_of_the_parameters_are_inside_them(client: TestClient, engine: En
 
     response = client.get("/movies?limit=1&offset=0&year_min=1900&year_max=2100&q=&sort=title")
 
-    assert response.json() == [as_json(1, HEAT)]
+    assert response.json() == [movie_json(1, HEAT)]
 
 
 # Creating
@@ -242,7 +238,7 @@ def test_created_movie_is_answered_with_its_address_and_stored(
     response = client.post("/movies", json={"title": "Heat", "year": 1995, "genre": "Crime"})
 
     assert response.status_code == 201
-    assert response.json() == as_json(1, HEAT)
+    assert response.json() == movie_json(1, HEAT)
     assert response.headers["Location"] == "/movies/1"
     assert [(row["id"], row["title"]) for row in movie_rows(engine)] == [(1, "Heat")]
     assert client.get(response.headers["Location"]).json() == response.json()
@@ -260,7 +256,7 @@ def test_title_is_stored_with_single_spaces(client: TestClient, engine: Engine) 
     }
     for movie_id, (sent, stored) in enumerate(forms.items(), 1):
         response = client.post("/movies", json={"title": sent, "year": 1995})
-        expected = as_json(movie_id, Sample(stored, 1995, "Unknown"))
+        expected = movie_json(movie_id, Sample(stored, 1995, "Unknown"))
         assert (response.status_code, response.json()) == (201, expected)
         assert client.get("/movies", params={"q": stored}).json() == [expected]
 
@@ -281,7 +277,7 @@ def test_genre_is_stored_in_title_case_and_found_in_any(client: TestClient, engi
     for movie_id, (sent, stored) in enumerate(genres.items(), 1):
         body = {"title": f"Movie {movie_id}", "year": 1995, "genre": sent}
         response = client.post("/movies", json=body)
-        expected = as_json(movie_id, Sample(f"Movie {movie_id}", 1995, stored))
+        expected = movie_json(movie_id, Sample(f"Movie {movie_id}", 1995, stored))
         assert (response.status_code, response.json()) == (201, expected)
         for spelling in (sent, stored, stored.upper()):
             assert client.get("/movies", params={"genre": spelling}).json() == [expected]
@@ -294,7 +290,7 @@ def test_years_at_the_bounds_are_inside_them(client: TestClient, year: int) -> N
     response = client.post("/movies", json={"title": "Heat", "year": year})
 
     assert response.status_code == 201
-    assert response.json() == as_json(1, Sample("Heat", year, "Unknown"))
+    assert response.json() == movie_json(1, Sample("Heat", year, "Unknown"))
 
 
 @pytest.mark.parametrize("title", ["Heat", "  Heat  ", "\u00a0Heat\n"])
@@ -339,7 +335,7 @@ def test_fields_that_are_unknown_or_the_services_own_are_ignored(
     response = client.post("/movies", json=body)
 
     assert response.status_code == 201
-    assert response.json() == as_json(1, HEAT)
+    assert response.json() == movie_json(1, HEAT)
     assert movie_rows(engine)[0]["search_title"] == "heat"
 
 
@@ -363,7 +359,15 @@ def test_movie_is_answered_with_its_average(client: TestClient, engine: Engine) 
     response = client.get("/movies/2")
 
     assert response.status_code == 200
-    assert response.json() == as_json(2, rated)
+    assert response.json() == movie_json(2, rated)
+
+
+def test_movie_has_the_fields_of_the_contract(client: TestClient, engine: Engine) -> None:
+    store(engine, HEAT)
+
+    response = client.get("/movies/1")
+
+    assert list(response.json()) == MOVIE_FIELDS, "a new field is added to MOVIE_FIELDS here"
 
 
 # Replacing
@@ -377,9 +381,9 @@ def test_put_replaces_the_whole_movie_and_keeps_its_ratings(
     response = client.put("/movies/1", json={"title": " la  haine ", "year": 1996})
 
     assert response.status_code == 200
-    assert response.json() == as_json(1, Sample("la haine", 1996, "Unknown", (4,)))
+    assert response.json() == movie_json(1, Sample("la haine", 1996, "Unknown", (4,)))
     assert client.get("/movies/1").json() == response.json()
-    assert client.get("/movies/2").json() == as_json(2, RONIN)
+    assert client.get("/movies/2").json() == movie_json(2, RONIN)
     assert [row["score"] for row in rating_rows(engine)] == [4]
 
 
@@ -428,9 +432,9 @@ def test_patch_changes_the_fields_that_are_sent_and_no_others(
     response = client.patch("/movies/1", json=sent)
 
     assert response.status_code == 200
-    assert response.json() == as_json(1, rated) | (sent if expected is None else expected)
+    assert response.json() == movie_json(1, rated) | (sent if expected is None else expected)
     assert client.get("/movies/1").json() == response.json()
-    assert client.get("/movies/2").json() == as_json(2, RONIN)
+    assert client.get("/movies/2").json() == movie_json(2, RONIN)
 
 
 @pytest.mark.parametrize("field", ["title", "year", "genre"])
@@ -548,7 +552,7 @@ def test_top_is_the_five_best_by_mean_with_ties_broken(client: TestClient, engin
     response = client.get("/movies/top")
 
     assert titles(response) == ["alien", "東京物語", "Amélie", "Spirited Away", "Heat"]
-    assert response.json()[0] == as_json(3, Sample("alien", 1979, "Sci-Fi", (5, 5, 5)))
+    assert response.json()[0] == movie_json(3, Sample("alien", 1979, "Sci-Fi", (5, 5, 5)))
 
 
 def test_top_of_an_empty_catalogue_is_an_empty_list(client: TestClient) -> None:

@@ -26,11 +26,20 @@ from app.models import Movie, utc_now
 from app.read_models import MovieRead, NewMovie, Ranking, Sort
 from app.repository import MovieRepository
 from app.statements import RATING
-from tests.helpers import SAMPLES, Sample, empty, movie_rows, rating_rows, store
+from tests.helpers import (
+    HEAT,
+    RONIN,
+    SAMPLES,
+    Sample,
+    empty,
+    movie_read,
+    movie_row,
+    movie_rows,
+    rating_rows,
+    store,
+)
 
 THREADS = 4
-HEAT = Sample("Heat", 1995, "Crime")
-RONIN = Sample("Ronin", 1998, "Action")
 SORTS: list[Sort] = ["title", "year", "id", "rating_count", "average_rating"]
 
 
@@ -77,11 +86,6 @@ def engine(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) ->
     engine.dispose()
 
 
-def read(movie_id: int, sample: Sample = HEAT) -> MovieRead:
-    """Return how a movie without ratings reads."""
-    return MovieRead(movie_id, sample.title, sample.year, sample.genre, None, 0)
-
-
 def aggregates(engine: Engine) -> list[tuple[int, int, float | None, float | None]]:
     """Return each movie's count, sum, average and weighted average, by id."""
     names = ("rating_count", "rating_sum", "average_rating", "weighted_rating")
@@ -102,11 +106,12 @@ def titles(movies: list[MovieRead]) -> list[str]:
 
 
 def test_get_returns_the_movie(repository: MovieRepository, engine: Engine) -> None:
-    [movie_id] = store(engine, Sample("Heat", 1995, "Crime", (5, 4)))
+    rated = Sample("Heat", 1995, "Crime", (5, 4))
+    [movie_id] = store(engine, rated)
 
     movie = repository.get(movie_id)
 
-    assert movie == MovieRead(movie_id, "Heat", 1995, "Crime", 4.5, 2)
+    assert movie == movie_read(movie_id, rated)
 
 
 def test_getting_an_unknown_movie_raises(repository: MovieRepository) -> None:
@@ -396,20 +401,8 @@ def test_create_stores_the_movie_and_returns_it(
 ) -> None:
     movie = repository.create(title="Heat", year=1995, genre="Crime")
 
-    assert movie == read(1)
-    assert movie_rows(engine) == [
-        {
-            "id": 1,
-            "title": "Heat",
-            "search_title": "heat",
-            "year": 1995,
-            "genre": "Crime",
-            "rating_count": 0,
-            "rating_sum": 0,
-            "average_rating": None,
-            "weighted_rating": None,
-        }
-    ]
+    assert movie == movie_read(1, HEAT)
+    assert movie_rows(engine) == [movie_row(1, HEAT)]
 
 
 def test_create_without_a_genre_stores_unknown(repository: MovieRepository) -> None:
@@ -426,7 +419,7 @@ def test_movie_added_as_a_table_row_reads_and_is_found(
 
     page = repository.list(q="éternité")
 
-    assert list(page) == [MovieRead(1, "ÉTERNITÉ", 2016, "Unknown", None, 0)]
+    assert list(page) == [movie_read(1, Sample("ÉTERNITÉ", 2016, "Unknown"))]
 
 
 def test_creating_a_title_that_exists_raises_and_stores_nothing(
@@ -490,9 +483,9 @@ def test_update_changes_what_is_given_and_nothing_else(
 
     movie = repository.update(movie_id, **changes)
 
-    assert movie == MovieRead(movie_id, *expected, 4.0, 1)
+    assert movie == movie_read(movie_id, Sample(*expected, (4,)))
     assert movie == repository.get(movie_id)
-    assert repository.get(other_id) == read(other_id, Sample("Zodiac", 2007, "Crime"))
+    assert repository.get(other_id) == movie_read(other_id, Sample("Zodiac", 2007, "Crime"))
     assert rating_rows(engine) == [{"id": 1, "movie_id": movie_id, "user_id": None, "score": 4}]
 
 
