@@ -1,20 +1,48 @@
 """Settings, read from the environment and from .env."""
 
+import io
+import os
 import re
 import sys
+from collections.abc import Iterator
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from uvicorn.config import STARTUP_FAILURE
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-LOCAL_DEV_SERVERS = [
-    f"http://{host}:{port}" for port in (3000, 5173, 8501) for host in ("localhost", "127.0.0.1")
+# uvicorn's exit code for a failed start-up: after any other, it restarts the worker forever.
+# Repeated here because scripts and notebooks read settings without loading a server.
+STARTUP_FAILURE = 3
+PREFIX = "MOVIE_"
+LOCAL_ORIGINS = [
+    f"{scheme}://{host}:*"
+    for scheme in ("http", "https")
+    for host in ("localhost", "127.0.0.1", "[::1]")
 ]
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65535
+
+_ORIGIN = re.compile(
+    # Pages, then apps and browser extensions that show one.
+    r"(?P<scheme>https?|capacitor|ionic|tauri|chrome-extension)://"
+    r"(?P<host>[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])"
+    r"(:((?P<port>[0-9]{1,5})|(?P<any_port>\*)))?/?",
+    re.IGNORECASE | re.ASCII,
+)
+_NAME = re.compile(rf"\b{PREFIX}\w+", re.IGNORECASE)
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
+# Kubernetes sets these in every pod, for each service whose name begins with "movie".
+_SERVICE_LINK = re.compile(
+    r"MOVIE_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)", re.ASCII
+)
 
 
 class Settings(BaseSettings):
@@ -25,7 +53,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MOVIE_",
+        env_prefix=PREFIX,
         env_file=PROJECT_ROOT / ".env",
         extra="ignore",
         hide_input_in_errors=True,
@@ -40,8 +68,11 @@ class Settings(BaseSettings):
         description="Bring the schema to head at start-up; load starter movies if there are none.",
     )
     cors_origins: Annotated[list[str], NoDecode] = Field(
-        default=LOCAL_DEV_SERVERS,
-        description="Origins a browser may call from, separated by commas.",
+        default=LOCAL_ORIGINS,
+        description=(
+            "Origins a browser may call from, separated by commas. The port * is any port or none; "
+            "* alone is every origin."
+        ),
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least severe log line that is written."
@@ -70,21 +101,33 @@ class Settings(BaseSettings):
         description="When set, a request that writes needs it in the header X-API-Key.",
     )
     max_body_bytes: int = Field(
-        default=64 * 1024, ge=1024, description="A longer body is answered 413."
+        default=64 * 1024,
+        ge=1024,
+        le=100 * 1024 * 1024,  # a body is held in memory
+        description="A longer body is answered 413.",
     )
 
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_on_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return [origin.strip().rstrip("/") for origin in value.split(",") if origin.strip()]
+            return [origin.strip() for origin in value.split(",") if origin.strip()]
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, value: list[str]) -> list[str]:
+        return [normalize_origin(origin) for origin in value]
 
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-            raise ValueError("must be printable ASCII without spaces, and not empty")
+        if value is None:
+            return None
+        if not value.get_secret_value():
+            raise ValueError("is empty: set a key, or remove the setting to let everyone write")
+        if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces")
         return value
 
     @field_validator("log_level", mode="before")
@@ -100,14 +143,19 @@ class Settings(BaseSettings):
             url = make_url(re.sub(r"^postgres://", "postgresql://", value))
         except ArgumentError:
             raise ValueError("must be a URL such as sqlite:///./movies.db") from None
+        except ValueError:  # its own message would show a password that lacks its @
+            example = "postgresql://user:password@host:5432/movies"
+            raise ValueError(f"must have a number as its port: {example}") from None
         if "\0" in str(url.database):
             raise ValueError("must not contain a NUL character")
         match url.get_backend_name():
             case "sqlite":
+                if "?" in value:
+                    raise ValueError("must be a file's path alone, without '?' and options")
+                if url.host or url.username:
+                    raise ValueError("must have three slashes or four: sqlite:///./movies.db")
                 if url.database in (None, "", ":memory:"):
                     raise ValueError("must name a file: threads cannot share a database in memory")
-                if url.query:
-                    raise ValueError("must be a file's path alone, without options after '?'")
                 # Commands run from any folder must mean the same database.
                 path = PROJECT_ROOT / Path(str(url.database))
                 url = url.set(drivername="sqlite", database=str(path))
@@ -119,6 +167,50 @@ class Settings(BaseSettings):
                 raise ValueError(f"must be sqlite or postgresql, not {other}")
 
 
+def normalize_origin(origin: str) -> str:
+    """Return an origin as browsers send it: lower case, punycode, no default port.
+
+    ``*`` and ``null`` stay as they are, and so does ``*`` as a port.
+
+    Raises:
+        ValueError: no browser sends an origin like this one.
+    """
+    if origin in ("*", "null"):
+        return origin
+    parts = _ORIGIN.fullmatch(origin)
+    if parts is None or (parts["port"] and not 0 < int(parts["port"]) <= MAX_PORT):
+        shown = re.sub(r".*@", "...@", origin, flags=re.DOTALL)  # a password may stand before it
+        raise ValueError(
+            f"cannot match {shown[:100]!r}. Write origins like http://localhost:3000 or "
+            "https://example.com, without a path, and separate them by commas"
+        )
+    scheme, host = parts["scheme"].lower(), _normalize_host(parts["host"].lower())
+    if parts["any_port"]:
+        return f"{scheme}://{host}:*"
+    if parts["port"] and int(parts["port"]) != DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}:{int(parts['port'])}"
+    return f"{scheme}://{host}"
+
+
+def _normalize_host(host: str) -> str:
+    try:
+        if host.startswith("["):
+            return f"[{IPv6Address(host[1:-1])}]"
+        if host.rpartition(".")[2].isdecimal():
+            return str(IPv4Address(host))
+        encoded = host if host.isascii() else host.encode("idna").decode()
+        # Python's codec replaces some characters that browsers keep, such as the German sharp s.
+        lossless = encoded == host or encoded.encode().decode("idna") == host
+        if lossless and _HOST.fullmatch(encoded):
+            return encoded
+    except ValueError:
+        pass
+    raise ValueError(
+        f"cannot match the host {host[:100]!r}. Write it as a browser's address bar copies it: "
+        "example.com, 127.0.0.1, [::1] or xn--bcher-kva.example"
+    )
+
+
 def stop(message: str) -> NoReturn:
     """End the program with a message, in the way that makes uvicorn start no worker again."""
     sys.stderr.write(f"{message}\n")
@@ -127,11 +219,72 @@ def stop(message: str) -> NoReturn:
 
 def load_settings() -> Settings:
     """Return the settings, or end the program with a line for each that is not valid."""
+    problems = list(_unknown_names())
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        lines = [
-            f"MOVIE_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        stop("\n".join(["Settings are not valid.", *lines]))
+        problems += map(_explain, error.errors())
+    if problems:
+        stop("\n".join(problems))
+    return settings
+
+
+def _unknown_names() -> Iterator[str]:
+    """Yield a line for each MOVIE_ name that is not a setting; Pydantic would ignore it."""
+    known = list(Settings.model_fields)
+    environment = [
+        name for name, value in os.environ.items() if not _SERVICE_LINK.match(f"{name}={value}")
+    ]
+    for name in dict.fromkeys([*environment, *_names_in_env_file()]):
+        # Names are read in any case.
+        prefix, field = name[: len(PREFIX)].upper(), name[len(PREFIX) :].lower()
+        if prefix != PREFIX or field in known or field.startswith("test_"):
+            continue
+        closest = get_close_matches(field, known, n=1, cutoff=0.5)
+        hint = (
+            f"Did you mean {PREFIX}{closest[0].upper()}?" if closest else "All are in .env.example."
+        )
+        yield f"{name} is not a setting. {hint}"
+
+
+def _names_in_env_file() -> Iterator[str]:
+    """Yield the names that .env sets, or end the program where it cannot be read."""
+    path = Settings.model_config.get("env_file")
+    if not isinstance(path, Path) or not os.path.lexists(path):
+        return
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        stop(f"{path} cannot be read: {error.strerror}.")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # also what UTF-16 without a byte order mark looks like
+        stop(f"{path} is not UTF-8 text. Save it with the encoding UTF-8.")
+    for line in parse_stream(io.StringIO(text)):
+        name = line.key or ""
+        if line.value is not None and name.upper().startswith(PREFIX):
+            yield name
+        elif lost := _NAME.search(line.original.string if line.error else name):
+            # Pydantic would skip the line: a key in it would protect nothing.
+            stop(
+                f"{lost[0]} in {path} cannot be read. "
+                f"Write {lost[0]}=value on a line of its own, with both quotation marks or none."
+            )
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """Return a line for an invalid setting, without its value, which may be secret."""
+    match problem["type"]:
+        case "value_error":
+            reason = str(problem["ctx"]["error"])
+        case "bool_parsing":
+            reason = "must be true or false"
+        case "float_parsing" | "finite_number":
+            reason = "must be a number"
+        case "int_parsing" | "int_parsing_size":
+            reason = "must be a whole number"
+        case _:
+            reason = problem["msg"].replace("Input should be", "must be")
+    # Without a name where it concerns several settings at once.
+    name = [f"{PREFIX}{field}".upper() for field in problem["loc"][:1]]
+    return f"{' '.join([*name, reason])}."

@@ -11,12 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.middleware.cors import CORSMiddleware
 
 from app import errors
 from app.db_errors import code_of, database_error
 from app.logs import TRACE_HEADER, log_event, trace_id
-from app.middleware.cors import cors_options
+from app.middleware.cors import CorsMiddleware
 
 
 class ErrorBody(BaseModel):
@@ -148,7 +147,7 @@ async def _answer_unforeseen_error(request: Request, error: Exception) -> Respon
     # The outermost layer answers this one, past the middleware that adds these.
     response.headers[TRACE_HEADER] = trace_id.get() or ""
     response.headers["X-Content-Type-Options"] = "nosniff"
-    with_cors: Any = CORSMiddleware(response, **cors_options(request.app.state.settings))
+    with_cors: Any = CorsMiddleware(response, request.app.state.settings)
     return cast("Response", with_cors)  # an ASGI application, which is all that is asked of it
 
 

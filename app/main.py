@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 import anyio
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from app.config import Settings, load_settings, stop
@@ -18,7 +17,7 @@ from app.errors import SetupError
 from app.logs import configure_logging
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
-from app.middleware.cors import cors_options
+from app.middleware.cors import CorsMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
 from app.openapi import openapi_of
 from app.routes import health, movies, ratings
@@ -68,7 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
-    app.add_middleware(CORSMiddleware, **cors_options(settings))
+    app.add_middleware(CorsMiddleware, settings=settings)
     for capability in CAPABILITIES:
         import_module(capability).install(app)
     app.add_middleware(AccessLogMiddleware)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_group
 
-from app.config import PROJECT_ROOT, Settings
+from app.config import PROJECT_ROOT, Settings, load_settings
 from app.main import create_app
 from scripts.db import cli
 from tests.server import Commands, copy_of_project, serving
@@ -96,6 +96,18 @@ def test_the_example_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setenv(*line.split("=", maxsplit=1))
 
     assert Settings() == defaults
+
+
+def test_a_misspelled_setting_is_refused_as_the_readme_shows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((command, output),) = console_steps(section("Settings"))
+    monkeypatch.setenv(*command.split()[0].split("="))
+
+    with pytest.raises(SystemExit):
+        load_settings()
+
+    assert capsys.readouterr().err == output
 
 
 def test_every_route_is_in_the_readme_with_its_status(sqlite_url: str) -> None:

@@ -149,6 +149,5 @@ def test_a_setting_that_is_not_valid_is_named_without_a_traceback(elsewhere: Pat
     assert finished == Finished(
         3,
         "",
-        "Settings are not valid.\n"
-        "MOVIE_DATABASE_URL: Value error, must be sqlite or postgresql, not mysql\n",
+        "MOVIE_DATABASE_URL must be sqlite or postgresql, not mysql.\n",
     )

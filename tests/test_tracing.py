@@ -316,6 +316,24 @@ def test_every_request_logs_one_access_line(serve: Serve) -> None:
             assert access["client"] == "testclient"
 
 
+@pytest.mark.parametrize("origin", ["http://192.168.1.5:5173", 'http://a status=200 b="c'])
+def test_a_rejected_preflight_logs_its_origin(origin: str, serve: Serve) -> None:
+    with serve() as service:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "X-Trace-Id": "demo"}
+        service.client.options("/movies", headers=headers)
+
+        rejected, access = service.events()
+
+    assert rejected["level"] == "WARNING"
+    assert strip(rejected) == {
+        "event": "cors.rejected",
+        "origin": origin,
+        "reason": "Disallowed CORS origin",
+        "trace_id": "demo",
+    }
+    assert (access["event"], str(access["status"])) == ("http.request", "400")
+
+
 def test_a_read_answered_from_memory_logs_its_access_line_too(serve: Serve) -> None:
     with serve() as service:
         for number in range(3):

@@ -1,16 +1,46 @@
 """Which pages of other origins may call the service from a browser, and what they may read."""
 
-from typing import Any
+import logging
+import re
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from app.config import Settings
-from app.logs import TRACE_HEADER
+from app.logs import TRACE_HEADER, log_event
 
 
-def cors_options(settings: Settings) -> dict[str, Any]:
-    """Return the options of Starlette's CORSMiddleware."""
-    return {
-        "allow_origins": settings.cors_origins,
-        "allow_methods": ["*"],
-        "allow_headers": ["*"],
-        "expose_headers": [TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
-    }
+class CorsMiddleware(CORSMiddleware):
+    """Allows the origins in the settings, and logs the origin of a preflight that it rejects.
+
+    A browser tells its user no more than that the request failed.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        any_port = [
+            re.escape(origin.removesuffix(":*")) + "(:[0-9]+)?"
+            for origin in settings.cors_origins
+            if origin.endswith(":*")
+        ]
+        super().__init__(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_origin_regex="|".join(any_port) or None,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight."""
+        response = super().preflight_response(request_headers)
+        if response.status_code != 200:  # noqa: PLR2004 - HTTP's own
+            log_event(
+                "cors.rejected",
+                logging.WARNING,
+                origin=request_headers["origin"],
+                reason=bytes(response.body).decode(),
+            )
+        return response
