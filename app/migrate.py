@@ -9,7 +9,7 @@ from typing import Any
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlmodel import SQLModel
 
@@ -56,10 +56,11 @@ def migration_connection(database_url: str) -> Iterator[Connection]:
             if connection.dialect.name == "postgresql":
                 lock = text("SELECT pg_advisory_xact_lock(:key)")
                 connection.execute(lock, {"key": MIGRATION_LOCK})
-            revision = _revision(connection)
+            revision, used_ids = _revision(connection), _used_ids(connection)
             yield connection
             if connection.dialect.name == "sqlite" and _revision(connection) != revision:
                 _refuse_orphans(connection)
+                _keep_used_ids(connection, used_ids)
 
 
 def _refuse_orphans(connection: Connection) -> None:
@@ -68,6 +69,38 @@ def _refuse_orphans(connection: Connection) -> None:
             f"The migration would leave {len(orphans)} row(s) that refer to nothing. "
             "It was rolled back.\nRun: uv run python scripts/db.py check"
         )
+
+
+def _used_ids(connection: Connection) -> dict[str, int]:
+    """Return each AUTOINCREMENT table with the highest id that it has given out, on SQLite."""
+    if connection.dialect.name != "sqlite" or not inspect(connection).has_table("sqlite_sequence"):
+        return {}
+    query = """
+        SELECT name, coalesce((SELECT seq FROM sqlite_sequence s WHERE s.name = m.name), 0)
+        FROM sqlite_master m WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'
+    """
+    return dict(connection.exec_driver_sql(query).all())
+
+
+def _keep_used_ids(connection: Connection, used_ids: dict[str, int]) -> None:
+    """Tell recreated tables which ids were used: they know those of their rows only.
+
+    Raises:
+        SetupError: a table has lost AUTOINCREMENT.
+    """
+    after, tables = _used_ids(connection), inspect(connection).get_table_names()
+    for table in used_ids.keys() & tables:
+        if table not in after:
+            raise SetupError(
+                f"The migration would let {table} use the ids of deleted rows again. "
+                "It was rolled back.\n"
+                "Add table_kwargs={'sqlite_autoincrement': True} to its batch_alter_table()."
+            )
+        if used_ids[table] > after[table]:
+            connection.exec_driver_sql("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+            connection.exec_driver_sql(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, used_ids[table])
+            )
 
 
 def upgrade_to_head(connection: Connection) -> None:

@@ -61,11 +61,9 @@ _POSTGRESQL = """
 def schema_differences(connection: Connection) -> list[str]:
     """Return a line for each difference between the database's schema and the models'.
 
-    Safe while the service runs: it takes no lock that others would wait for. The transaction must
-    not be committed: on PostgreSQL it holds temporary tables of the models.
+    Safe while the service runs: it takes no lock that others would wait for.
     """
-    # In this order, since the temporary tables hide the others.
-    stored, expected = describe(connection), _describe_models(connection)
+    stored, expected = describe(connection), describe_models(connection)
     lines = []
     for table in sorted(stored.keys() | expected.keys()):
         if table not in stored:
@@ -89,7 +87,8 @@ def _differences(table: str, stored: dict[str, str], expected: dict[str, str]) -
     return lines
 
 
-def _describe_models(connection: Connection) -> Schema:
+def describe_models(connection: Connection) -> Schema:
+    """Return the schema that the models' metadata makes on the connection's engine."""
     if connection.dialect.name == "sqlite":
         scratch = create_engine("sqlite://")
         with scratch.connect() as memory:
@@ -97,9 +96,12 @@ def _describe_models(connection: Connection) -> Schema:
             schema = describe(memory)
         scratch.dispose()
         return schema
-    connection.exec_driver_sql("SET LOCAL search_path TO pg_temp")
-    SQLModel.metadata.create_all(connection, checkfirst=False)
-    return describe(connection)
+    with connection.begin_nested() as savepoint:
+        connection.exec_driver_sql("SET LOCAL search_path TO pg_temp")
+        SQLModel.metadata.create_all(connection, checkfirst=False)
+        schema = describe(connection)
+        savepoint.rollback()
+    return schema
 
 
 def describe(connection: Connection) -> Schema:
@@ -126,9 +128,9 @@ def _describe_sqlite(connection: Connection) -> Schema:
             continue
         parts = schema.setdefault(table, {})
         if kind == "table":
-            parts.update(_parts_of_table(connection, name, plain_sql(sql)))
+            parts.update(_parts_of_table(connection, name, _plain(sql)))
         else:
-            parts[f"{kind} {name}"] = _INDEX.sub(r"\1\2", plain_sql(sql))
+            parts[f"{kind} {name}"] = _INDEX.sub(r"\1\2", _plain(sql))
     return schema
 
 
@@ -154,7 +156,7 @@ def _parts_of_table(connection: Connection, table: str, sql: str) -> dict[str, s
     return parts
 
 
-def plain_sql(sql: str) -> str:
+def _plain(sql: str) -> str:
     """Return a statement without quoted names and line breaks."""
     return " ".join(sql.replace('"', "").split())
 

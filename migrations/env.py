@@ -1,5 +1,7 @@
 """How Alembic's commands reach the database. Each is one transaction, which holds DDL too."""
 
+import warnings
+
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
@@ -9,9 +11,12 @@ from app import models  # noqa: F401 - fills the metadata
 from app.config import load_settings
 from app.errors import SetupError
 from app.migrate import current_revision, migration_connection, upgrade_to_head
+from migrations.autogenerate import PLUGINS, choose_operations, default_differs, render_item
 
 # These say nothing useful of a database without a schema: a new one gets it first.
 NEEDS_SCHEMA = ("check", "downgrade", "revision")
+# These print the revision that they reached, once it is committed.
+MOVES_SCHEMA = ("upgrade", "downgrade")
 
 
 def run_command(connection: Connection) -> None:
@@ -22,12 +27,24 @@ def run_command(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
-        render_as_batch=True,
         transactional_ddl=True,
-        autogenerate_plugins=["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+        autogenerate_plugins=PLUGINS,
+        compare_server_default=default_differs,
+        process_revision_directives=choose_operations,
+        render_as_batch=True,
+        render_item=render_item,
     )
-    with context.begin_transaction():
+    with context.begin_transaction(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*expression-based index")
         context.run_migrations()
+
+
+def revision_reached() -> str:
+    """Return the revision that the schema is at now, in words."""
+    revision = context.get_context().get_current_revision()
+    if revision is None:
+        return "base: no tables"
+    return f"{revision} (head)" if revision == context.get_head_revision() else revision
 
 
 def is_new(connection: Connection) -> bool:
@@ -47,5 +64,9 @@ if context.is_offline_mode():
 try:
     with migration_connection(load_settings().database_url) as own_connection:
         run_command(own_connection)
+        reached = revision_reached()
 except SetupError as error:
     raise CommandError(str(error)) from error
+
+if typed_command() in MOVES_SCHEMA:
+    context.config.print_stdout(f"Schema at {reached}")

@@ -1,12 +1,11 @@
-"""${message}
+"""${message[:1].upper()}${message[1:].rstrip(".")}.
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}
-Created: ${create_date}
+Created: ${create_date.date()}
 """
 
 import sqlalchemy as sa
-import sqlmodel
 from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}

@@ -99,6 +99,13 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
+def alembic_url(new_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A new database of each engine, which Alembic's commands are about."""
+    monkeypatch.setenv("MOVIE_DATABASE_URL", new_url)
+    return new_url
+
+
+@pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
     """An empty folder to run commands from, which is not the project's."""
     folder = tmp_path / "elsewhere"

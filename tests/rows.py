@@ -1,10 +1,33 @@
-"""The rows of whole databases, in a form that two databases can be compared by."""
+"""Whole databases: filled, and read in a form that two can be compared by."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, select
+from sqlalchemy import Connection, MetaData, create_engine, select
+from sqlmodel import Session
+
+from app.db import create_db_engine
+from app.models import YEAR_MAX, YEAR_MIN
+from app.repository import MovieRepository
+from app.schema_check import Schema, describe
 
 Rows = dict[str, list[dict[str, Any]]]
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Connection]:
+    """Yield a connection that leaves nothing open."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def contents(url: str) -> tuple[Schema, Rows]:
+    """Return all that a database holds."""
+    with opened(url) as connection:
+        return describe(connection), all_rows(connection)
 
 
 def all_rows(connection: Connection) -> Rows:
@@ -30,3 +53,31 @@ def shared(rows: Rows, other: Rows) -> Rows:
             for row in rows[table]
         ]
     return shared_rows
+
+
+def fill(url: str) -> None:
+    """Store movies and ratings with the values that are easiest to lose."""
+    engine = create_db_engine(url)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        ids = [
+            repository.create(title=title, year=year, genre=genre).id
+            for title, year, genre in (
+                ("The Matrix", 1999, "Sci-Fi"),
+                ('Quoted "Title", it\'s; -- 100%', YEAR_MIN, "Children's"),
+                ("Æon Flux \N{CLAPPER BOARD} 東京物語", YEAR_MAX, "Unknown"),
+                ("T" * 300, 2000, "G" * 100),
+                ("Never rated", 2001, "Drama"),
+                ("Removed", 2002, "Drama"),
+            )
+        ]
+        for user_id in range(1, 8):
+            repository.add_rating(ids[0], user_id % 5 + 1, user_id)
+        repository.add_rating(ids[1], 5, 2**31 - 1)
+        # 14 stars in 8 ratings: the weighted rating is another in decimal than in binary.
+        for score in (1, 1, 2, 2, 2, 2, 2, 2):
+            repository.add_rating(ids[2], score)
+        repository.remove_rating(ids[0], 3)
+        repository.add_rating(ids[5], 3, 1)
+        repository.delete(ids[5])
+    engine.dispose()

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import httpx
 import uvicorn
+from alembic.config import Config
 from fastapi import FastAPI
 
 from app.config import PROJECT_ROOT, Settings
@@ -27,7 +28,7 @@ DEADLINE_SECONDS = 60.0
 _ADDRESS = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
 _ALEMBIC = [str(Path(sysconfig.get_path("scripts")) / "alembic"), "-c"]
 # The folders and files of the project that its commands need.
-PROJECT_PARTS = ("app", "migrations", "scripts", "alembic.ini")
+PROJECT_PARTS = ("app", "migrations", "scripts", "alembic.ini", "pyproject.toml")
 
 
 def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]:
@@ -63,6 +64,13 @@ def copy_of_project(folder: Path) -> Path:
         else:
             shutil.copy(source, folder / part)
     return folder
+
+
+def alembic_config(project: Path) -> Config:
+    """Return Alembic's configuration for a copy of the project."""
+    config = Config(project / "alembic.ini", project / "pyproject.toml")
+    config.set_main_option("script_location", str(project / "migrations"))
+    return config
 
 
 @dataclass(frozen=True)

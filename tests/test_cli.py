@@ -38,7 +38,6 @@ def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
     def run(url: str, program: str, *arguments: str) -> Finished:
         monkeypatch.setenv("MOVIE_DATABASE_URL", url)
-        monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(sys, "argv", [program, *arguments])
         capfd.readouterr()
         exit_code: object = 0

@@ -1,8 +1,5 @@
 """Migrations: they make what the models say, keep the rows, and happen whole or not at all."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +10,17 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine, make_url
 from sqlmodel import Session, SQLModel
 
 from app.config import PROJECT_ROOT
 from app.db import create_db_engine
 from app.migrate import require_schema
-from app.models import YEAR_MAX, YEAR_MIN
 from app.repository import MovieRepository
-from app.schema_check import Schema, describe, schema_differences
+from app.schema_check import schema_differences
 from tests.databases import ENGINES, new_database
-from tests.rows import Rows, all_rows, shared
-from tests.server import Commands, copy_of_project
+from tests.rows import Rows, contents, fill, opened, shared
+from tests.server import Commands, alembic_config, copy_of_project
 
 INI = PROJECT_ROOT / "alembic.ini"
 # Every revision from the first to the newest, those to come included.
@@ -230,58 +226,6 @@ HALF_WAY = """
 """
 
 
-@pytest.fixture
-def new_url(new_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new database of each engine, which Alembic's commands are about."""
-    # Alembic puts the folder of its configuration in front.
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("MOVIE_DATABASE_URL", new_url)
-    return new_url
-
-
-@contextmanager
-def opened(url: str) -> Iterator[Connection]:
-    """Yield a connection that leaves nothing open."""
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
-
-
-def contents(url: str) -> tuple[Schema, Rows]:
-    """Return all that a database holds."""
-    with opened(url) as connection:
-        return describe(connection), all_rows(connection)
-
-
-def fill(url: str) -> None:
-    """Store movies and ratings with the values that are easiest to lose."""
-    engine = create_db_engine(url)
-    with Session(engine) as session:
-        repository = MovieRepository(session)
-        ids = [
-            repository.create(title=title, year=year, genre=genre).id
-            for title, year, genre in (
-                ("The Matrix", 1999, "Sci-Fi"),
-                ('Quoted "Title", it\'s; -- 100%', YEAR_MIN, "Children's"),
-                ("Æon Flux \N{CLAPPER BOARD} 東京物語", YEAR_MAX, "Unknown"),
-                ("T" * 300, 2000, "G" * 100),
-                ("Never rated", 2001, "Drama"),
-                ("Removed", 2002, "Drama"),
-            )
-        ]
-        for user_id in range(1, 8):
-            repository.add_rating(ids[0], user_id % 5 + 1, user_id)
-        repository.add_rating(ids[1], 5, 2**31 - 1)
-        # 14 stars in 8 ratings: the weighted rating is another in decimal than in binary.
-        for score in (1, 1, 2, 2, 2, 2, 2, 2):
-            repository.add_rating(ids[2], score)
-        repository.remove_rating(ids[0], 3)
-        repository.add_rating(ids[5], 3, 1)
-        repository.delete(ids[5])
-    engine.dispose()
-
-
 def to_nine_digits(rows: Rows) -> Rows:
     """Return rows without the last digits of their floats, where older revisions may differ."""
     return {
@@ -347,24 +291,26 @@ def test_a_difference_of_the_schema_from_the_models_is_named_on_postgresql(
     assert differences == [line]
 
 
-def test_alembic_finds_nothing_to_change(new_url: str) -> None:
+def test_alembic_finds_nothing_to_change(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
 
     command.check(Config(INI))
 
-    with opened(new_url) as connection:
+    with opened(alembic_url) as connection:
         require_schema(connection)
 
 
-def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(new_url: str) -> None:
+def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(
+    alembic_url: str,
+) -> None:
     command.upgrade(Config(INI), "head")
-    fill(new_url)
-    full_schema, full_rows = contents(new_url)
+    fill(alembic_url)
+    full_schema, full_rows = contents(alembic_url)
     older = [(REVISIONS[-1], full_schema, full_rows)]
 
     for revision in reversed(REVISIONS[:-1]):
         command.downgrade(Config(INI), "-1")
-        schema, rows = contents(new_url)
+        schema, rows = contents(alembic_url)
         assert rows.pop("alembic_version") == [{"version_num": revision}]
         assert shared(rows, full_rows) == shared(full_rows, rows)
         older.append((revision, schema, rows))
@@ -372,21 +318,21 @@ def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(new_u
 
     for revision, schema, rows in reversed(older[:-1]):
         command.upgrade(Config(INI), "+1")
-        assert contents(new_url)[0] == schema, revision
-        found, expected = to_nine_digits(contents(new_url)[1]), to_nine_digits(rows)
+        assert contents(alembic_url)[0] == schema, revision
+        found, expected = to_nine_digits(contents(alembic_url)[1]), to_nine_digits(rows)
         assert shared(found, expected) == shared(expected, found), revision
 
     # What an older schema could not hold is worked out again.
-    assert contents(new_url) == (full_schema, full_rows)
+    assert contents(alembic_url) == (full_schema, full_rows)
 
 
-def test_an_id_stays_used_down_and_up_through_every_revision(new_url: str) -> None:
+def test_an_id_stays_used_down_and_up_through_every_revision(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
-    fill(new_url)
+    fill(alembic_url)
     command.downgrade(Config(INI), REVISIONS[0])
     command.upgrade(Config(INI), "head")
 
-    engine = create_db_engine(new_url)
+    engine = create_db_engine(alembic_url)
     with Session(engine) as session:
         movie = MovieRepository(session).create(title="New", year=2020)
     engine.dispose()
@@ -394,17 +340,17 @@ def test_an_id_stays_used_down_and_up_through_every_revision(new_url: str) -> No
     assert movie.id == 7
 
 
-def test_downgrading_to_base_leaves_nothing_and_the_way_up_is_open(new_url: str) -> None:
+def test_downgrading_to_base_leaves_nothing_and_the_way_up_is_open(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
-    schema, _ = contents(new_url)
-    fill(new_url)
+    schema, _ = contents(alembic_url)
+    fill(alembic_url)
 
     command.downgrade(Config(INI), "base")
 
-    assert contents(new_url)[1] == {"alembic_version": []}
+    assert contents(alembic_url)[1] == {"alembic_version": []}
     command.upgrade(Config(INI), "head")
-    fill(new_url)
-    assert contents(new_url)[0] == schema
+    fill(alembic_url)
+    assert contents(alembic_url)[0] == schema
 
 
 @pytest.mark.parametrize(
@@ -416,49 +362,53 @@ def test_downgrading_to_base_leaves_nothing_and_the_way_up_is_open(new_url: str)
     ids=["error of its own", "error of the database"],
 )
 def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(
-    failure: str, reason: str, new_url: str, tmp_path: Path
+    failure: str, reason: str, alembic_url: str, tmp_path: Path
 ) -> None:
     command.upgrade(Config(INI), "head")
-    fill(new_url)
-    before = contents(new_url)
+    fill(alembic_url)
+    before = contents(alembic_url)
     project = with_revision(tmp_path / "copy", f"{HALF_WAY}    {failure}\n")
 
     with pytest.raises((RuntimeError, CommandError), match=reason):
-        command.upgrade(Config(project / "alembic.ini"), "head")
+        command.upgrade(alembic_config(project), "head")
 
-    assert contents(new_url) == before
+    assert contents(alembic_url) == before
     command.check(Config(INI))
 
 
-def test_a_failed_migration_of_a_new_database_leaves_it_empty(new_url: str, tmp_path: Path) -> None:
+def test_a_failed_migration_of_a_new_database_leaves_it_empty(
+    alembic_url: str, tmp_path: Path
+) -> None:
     project = with_revision(tmp_path / "copy", '    raise RuntimeError("half-way")\n')
 
     with pytest.raises(RuntimeError, match="half-way"):
-        command.upgrade(Config(project / "alembic.ini"), "head")
+        command.upgrade(alembic_config(project), "head")
 
-    assert contents(new_url)[1] == {}
+    assert contents(alembic_url)[1] == {}
     command.upgrade(Config(INI), "head")
 
 
 @pytest.mark.slow
 def test_a_migration_that_fails_in_the_command_line_leaves_the_database_as_it_was(
-    new_url: str, tmp_path: Path
+    alembic_url: str, tmp_path: Path
 ) -> None:
     command.upgrade(Config(INI), "head")
-    fill(new_url)
-    before = contents(new_url)
+    fill(alembic_url)
+    before = contents(alembic_url)
     project = with_revision(tmp_path / "copy", f'{HALF_WAY}    raise RuntimeError("half-way")\n')
 
-    finished = Commands(tmp_path, project, database_url=new_url).database("migrate")
+    finished = Commands(tmp_path, project, database_url=alembic_url).database("migrate")
 
     assert finished.exit_code == 1
     assert "half-way" in finished.errors
     assert "Database ready" not in finished.output
-    assert contents(new_url) == before
+    assert contents(alembic_url) == before
 
 
 @pytest.mark.slow
-def test_a_migration_makes_the_same_schema_whoever_runs_it(new_url: str, tmp_path: Path) -> None:
+def test_a_migration_makes_the_same_schema_whoever_runs_it(
+    alembic_url: str, tmp_path: Path
+) -> None:
     command.upgrade(Config(INI), "head")
     project = with_revision(
         tmp_path / "copy",
@@ -468,55 +418,72 @@ def test_a_migration_makes_the_same_schema_whoever_runs_it(new_url: str, tmp_pat
         "        sa.CheckConstraint('year > 1900', name='year_range')\n"
         "    )\n",
     )
-    engine_name = make_url(new_url).get_backend_name()
+    engine_name = make_url(alembic_url).get_backend_name()
     with new_database(engine_name, tmp_path, migrated=True) as other_url:
         Commands(tmp_path, project, database_url=other_url).database("migrate")
 
-        command.upgrade(Config(project / "alembic.ini"), "head")
+        command.upgrade(alembic_config(project), "head")
 
-        assert contents(other_url) == contents(new_url)
+        assert contents(other_url) == contents(alembic_url)
 
 
-def test_a_migration_that_recreates_a_table_keeps_the_rows_that_refer_to_it(
-    new_url: str, tmp_path: Path
+def test_a_migration_that_recreates_a_table_keeps_rows_and_used_ids(
+    alembic_url: str, tmp_path: Path
 ) -> None:
     command.upgrade(Config(INI), "head")
-    fill(new_url)
-    _, before = contents(new_url)
+    fill(alembic_url)
+    _, before = contents(alembic_url)
     project = with_revision(
         tmp_path / "copy",
-        "    if op.get_bind().dialect.name == 'sqlite':\n"
-        "        with op.batch_alter_table('movie', recreate='always') as movie:\n"
-        "            movie.alter_column('year', existing_type=sa.Integer(), nullable=True)\n"
-        "    else:\n"
-        "        op.alter_column('movie', 'year', nullable=True)\n",
+        "    with op.batch_alter_table(\n"
+        "        'movie', table_kwargs={'sqlite_autoincrement': True}\n"
+        "    ) as movie:\n"
+        "        movie.alter_column('year', existing_type=sa.Integer(), nullable=True)\n",
     )
 
-    command.upgrade(Config(project / "alembic.ini"), "head")
+    command.upgrade(alembic_config(project), "head")
 
-    _, after = contents(new_url)
+    _, after = contents(alembic_url)
     assert after["movie"] == before["movie"]
     assert after["rating"] == before["rating"]
+    with opened(alembic_url) as connection, Session(connection) as session:
+        assert MovieRepository(session).create(title="New", year=2020).id == 7
+
+
+def test_a_migration_that_would_let_used_ids_be_used_again_is_refused(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
+    before = contents(sqlite_url)
+    project = with_revision(
+        tmp_path / "copy",
+        "    with op.batch_alter_table('movie') as movie:\n"
+        "        movie.alter_column('year', existing_type=sa.Integer(), nullable=True)\n",
+    )
+
+    with pytest.raises(CommandError, match="movie use the ids of deleted rows again"):
+        command.upgrade(alembic_config(project), "head")
+
+    assert contents(sqlite_url) == before
 
 
 def test_a_migration_that_would_orphan_ratings_is_refused(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
     fill(sqlite_url)
     before = contents(sqlite_url)
     project = with_revision(tmp_path / "copy", '    op.execute("DELETE FROM movie WHERE id = 1")\n')
 
     with pytest.raises(CommandError, match=r"would leave 6 row\(s\) that refer to nothing"):
-        command.upgrade(Config(project / "alembic.ini"), "head")
+        command.upgrade(alembic_config(project), "head")
 
     assert contents(sqlite_url) == before
 
 
-def test_alembic_finds_a_check_that_is_missing(new_url: str) -> None:
+def test_alembic_finds_a_check_that_is_missing(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
-    with opened(new_url) as connection:
+    with opened(alembic_url) as connection:
         operations = Operations(MigrationContext.configure(connection))
         with operations.batch_alter_table("movie") as movie:
             movie.drop_constraint("ck_movie_year_range", type_="check")

@@ -1,0 +1,286 @@
+"""A change of the models: the revision that Alembic writes for it loses nothing, up and down."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    false,
+    func,
+    text,
+)
+from sqlmodel import Session, SQLModel
+from sqlmodel.sql.sqltypes import AutoString, UTCDateTime
+
+from app import migrate
+from app.config import PROJECT_ROOT
+from app.models import text_column
+from app.repository import MovieRepository
+from app.schema_check import schema_differences
+from tests.rows import contents, fill, opened
+from tests.server import Commands, Finished, alembic_config, copy_of_project
+
+
+class Change(NamedTuple):
+    """A change of the models, and the operations that make it and take it back."""
+
+    apply: Callable[[Table], None]
+    upgrade: list[str]
+    downgrade: list[str]
+
+
+def change_what_sqlite_alters(movie: Table) -> None:
+    """Add columns; add, drop and turn indexes."""
+    movie.append_column(Column("director", AutoString(length=100)))
+    movie.append_column(Column("seen", Boolean, nullable=False, server_default=false()))
+    movie.append_column(Column("runtime", Integer, nullable=False, server_default=text("90")))
+    movie.append_column(text_column(100, name="country", server_default="it's unknown"))
+    drop_index(movie, "ix_movie_genre_average_rating_ranking")
+    drop_index(movie, "ix_movie_year_id")
+    Index("ix_movie_year_id", movie.c.year.desc(), movie.c.id)
+    Index("ix_movie_any_case", func.lower(movie.c.title))
+
+
+def change_what_sqlite_recreates(movie: Table) -> None:
+    """Add a unique column, one that refers to a movie and one that a time is worked out for.
+
+    Change a type, a default, and the text of a CHECK.
+    """
+    movie.append_column(Column("imdb_id", AutoString(length=20)))
+    movie.append_constraint(UniqueConstraint("imdb_id"))
+    movie.append_column(Column("sequel_of", ForeignKey("movie.id", ondelete="SET NULL")))
+    movie.append_column(
+        Column("added", DateTime(timezone=True), nullable=False, server_default=func.now())
+    )
+    movie.c.genre.type = text_column(120).type
+    movie.c.genre.server_default = None
+    (old,) = (check for check in movie.constraints if check.name == "ck_movie_year_range")
+    movie.constraints.remove(old)
+    movie.append_constraint(CheckConstraint("year BETWEEN 1900 AND 2200", name="year_range"))
+
+
+def add_table(movie: Table) -> None:
+    """Add a table that refers to the movies."""
+    Table(
+        "award",
+        movie.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("movie_id", ForeignKey("movie.id", ondelete="CASCADE"), nullable=False),
+        Column("given_at", UTCDateTime(), nullable=False),
+        CheckConstraint("id > 0", name="id_range"),
+        Index("ix_award_newest", text("given_at DESC")),
+        sqlite_autoincrement=True,
+    )
+
+
+def drop_index(movie: Table, name: str) -> None:
+    """Remove an index."""
+    (index,) = (index for index in movie.indexes if index.name == name)
+    movie.indexes.remove(index)
+
+
+def recreated(*operations: str) -> list[str]:
+    """Return what a batch takes, which does not keep the direction of the rankings' indexes."""
+    return [
+        *["op.drop_index"] * 4,
+        "op.batch_alter_table",
+        *operations,
+        *["op.create_index"] * 4,
+    ]
+
+
+CHANGES = {
+    "what SQLite alters": Change(
+        change_what_sqlite_alters,
+        [
+            *["op.add_column"] * 4,
+            *["op.drop_index"] * 2,
+            *["op.create_index"] * 2,
+        ],
+        [
+            *["op.drop_index"] * 2,
+            *["op.create_index"] * 2,
+            *["op.drop_column"] * 4,
+        ],
+    ),
+    "what SQLite recreates a table for": Change(
+        change_what_sqlite_recreates,
+        recreated(
+            *["batch_op.add_column"] * 3,
+            "batch_op.alter_column",
+            "batch_op.create_unique_constraint",
+            "batch_op.create_foreign_key",
+            "batch_op.drop_constraint",
+            "batch_op.create_check_constraint",
+        ),
+        recreated(
+            "batch_op.drop_constraint",
+            "batch_op.create_check_constraint",
+            "batch_op.drop_constraint",
+            "batch_op.drop_constraint",
+            "batch_op.alter_column",
+            *["batch_op.drop_column"] * 3,
+        ),
+    ),
+    "a table": Change(
+        add_table,
+        ["op.create_table", "op.create_index"],
+        ["op.drop_index", "op.drop_table"],
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the project, whose revisions are the ones that the service knows."""
+    project = copy_of_project(tmp_path / "copy")
+    monkeypatch.setattr(migrate, "PROJECT_ROOT", project)
+    yield project
+    forget_revisions()
+
+
+def forget_revisions() -> None:
+    """Let the service read the revisions again."""
+    migrate._migrations.cache_clear()  # noqa: SLF001 - a process reads them once
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> MetaData:
+    """A copy of the models' metadata to change, which takes their place."""
+    copy = MetaData(naming_convention=SQLModel.metadata.naming_convention)
+    for table in SQLModel.metadata.sorted_tables:
+        table.to_metadata(copy)
+    monkeypatch.setattr(SQLModel, "metadata", copy)
+    return copy
+
+
+def write_revision(project: Path, message: str) -> str:
+    """Let Alembic write a revision, and return it."""
+    command.revision(alembic_config(project), message, autogenerate=True)
+    forget_revisions()
+    (file,) = (project / "migrations" / "versions").glob(f"*_{message}.py")
+    return file.read_text()
+
+
+def operations(revision: str, direction: str) -> list[str]:
+    """Return the names of a direction's operations."""
+    body = revision.partition(f"def {direction}() -> None:\n")[2].partition("\ndef ")[0]
+    names = re.findall(r"^ +(?:with )?((?:batch_)?op\.\w+)\(", body, re.MULTILINE)
+    return [name for name in names if not name.endswith(".f")]
+
+
+def differences(url: str) -> list[str]:
+    """Return how a database differs from the models."""
+    with opened(url) as connection:
+        return schema_differences(connection)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_revision_makes_a_change_of_the_models_and_takes_it_back(
+    name: str, alembic_url: str, project: Path, models: MetaData
+) -> None:
+    config = alembic_config(project)
+    command.upgrade(config, "head")
+    fill(alembic_url)
+    before = contents(alembic_url)
+    CHANGES[name].apply(models.tables["movie"])
+
+    revision = write_revision(project, "change")
+
+    assert sorted(operations(revision, "upgrade")) == sorted(CHANGES[name].upgrade)
+    assert sorted(operations(revision, "downgrade")) == sorted(CHANGES[name].downgrade)
+    command.upgrade(config, "head")
+    assert differences(alembic_url) == []
+    command.check(config)
+    command.downgrade(config, "-1")
+    assert contents(alembic_url) == before
+    command.upgrade(config, "head")
+    assert differences(alembic_url) == []
+    with opened(alembic_url) as connection, Session(connection) as session:
+        assert MovieRepository(session).create(title="New", year=2020).id == 7
+
+
+@pytest.mark.slow
+def test_a_revision_drops_a_column_that_the_models_have_no_more(
+    alembic_url: str, project: Path, monkeypatch: pytest.MonkeyPatch, models: MetaData
+) -> None:
+    without = MetaData(naming_convention=models.naming_convention)
+    for table in models.sorted_tables:
+        table.to_metadata(without)
+    models.tables["movie"].append_column(text_column(100, name="country", server_default="?"))
+    Index("ix_movie_country", models.tables["movie"].c.country.desc())
+    config = alembic_config(project)
+    command.upgrade(config, "head")
+    write_revision(project, "add")
+    command.upgrade(config, "head")
+    schema, _ = contents(alembic_url)
+    monkeypatch.setattr(SQLModel, "metadata", without)
+
+    revision = write_revision(project, "drop")
+
+    assert operations(revision, "upgrade") == ["op.drop_index", "op.drop_column"]
+    assert operations(revision, "downgrade") == ["op.add_column", "op.create_index"]
+    command.upgrade(config, "head")
+    assert differences(alembic_url) == []
+    command.downgrade(config, "-1")
+    assert contents(alembic_url)[0] == schema
+
+
+@pytest.mark.usefixtures("alembic_url")
+def test_a_column_that_rows_could_not_get_is_refused(project: Path, models: MetaData) -> None:
+    command.upgrade(alembic_config(project), "head")
+    models.tables["movie"].append_column(Column("director", AutoString(), nullable=False))
+
+    with pytest.raises(
+        CommandError, match=r"movie\.director is NOT NULL and has no server default"
+    ):
+        write_revision(project, "change")
+
+    assert list((project / "migrations" / "versions").glob("*_change.py")) == []
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_readme_work_in_a_folder_with_a_percent_sign(
+    tmp_path: Path,
+) -> None:
+    project = copy_of_project(tmp_path / "100% %(mine)s")
+    models = project / "app" / "models.py"
+    year = "    year: int\n"
+    director = "    director: str | None = Field(default=None, max_length=100)\n"
+    assert models.read_text().count(year) == 1
+    models.write_text(models.read_text().replace(year, year + director))
+    commands = Commands(project, project)
+    known_head = ScriptDirectory(PROJECT_ROOT / "migrations").get_current_head()
+
+    written = commands.alembic("revision", "--autogenerate", "-m", "directors of movies")
+    upgraded = commands.alembic("upgrade", "head")
+    checked = commands.database("check")
+    upgraded_again = commands.alembic("upgrade", "head")
+    taken_back = commands.alembic("downgrade", "-1")
+
+    assert written.exit_code == 0
+    (file,) = (project / "migrations" / "versions").glob("*_directors_of_movies.py")
+    at_head = Finished(0, f"Schema at {file.name.split('_')[3]} (head)\n", "")
+    assert upgraded == upgraded_again == at_head
+    assert checked == Finished(0, "Database sound\n", "")
+    assert taken_back == Finished(0, f"Schema at {known_head}\n", "")
+    for check in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
+        linted = commands.run([sys.executable, "-m", "ruff", *check, str(file)])
+        assert linted.exit_code == 0, linted.output
