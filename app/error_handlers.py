@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.routing import Match
 
 from app import errors
 from app.db_errors import code_of, database_error
@@ -63,6 +64,7 @@ class UnreadableBody(HTTPException):
     """FastAPI cannot read the body as JSON."""
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RETRY = {"Retry-After": "1"}
 # An error that is not in the table is answered like its nearest ancestor.
 ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
@@ -141,12 +143,41 @@ async def _answer_pool_timeout(_request: Request, _: PoolTimeoutError) -> Respon
     return _json(busy, busy.detail)
 
 
+async def _answer_wrong_method(request: Request, error: HTTPException) -> Response:
+    """Answer OPTIONS, which no route declares, and reject what the path has no route for."""
+    headers = {"Allow": ", ".join(_methods_of_path(request, error))}
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers=headers)
+    return _json(ErrorResponse(405, None, headers), error.detail)
+
+
+def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
+    scope = request.scope
+    if "app_root_path" in scope:
+        # A mounted application has answered, and names the methods of its path itself.
+        methods = set((error.headers or {}).get("Allow", "").split(", "))
+    else:
+        # Routing leaves notes under "fastapi", which would be taken for this method's.
+        methods = {
+            method
+            for method in METHODS
+            for route in request.app.routes
+            if route.matches({**scope, "method": method, "fastapi": {}})[0] is Match.FULL
+        }
+    if "GET" in methods:
+        methods.add("HEAD")
+    methods.add("OPTIONS")
+    return [method for method in METHODS if method in methods]
+
+
 async def _answer_unforeseen_error(request: Request, error: Exception) -> Response:
     unforeseen = respond_to(error)
     response = _json(unforeseen, unforeseen.detail)
     # The outermost layer answers this one, past the middleware that adds these.
     response.headers[TRACE_HEADER] = trace_id.get() or ""
     response.headers["X-Content-Type-Options"] = "nosniff"
+    # uvicorn closes the connection, on which the client would otherwise send its next request.
+    response.headers["Connection"] = "close"
     with_cors: Any = CorsMiddleware(response, request.app.state.settings)
     return cast("Response", with_cors)  # an ASGI application, which is all that is asked of it
 
@@ -163,6 +194,7 @@ EXCEPTION_HANDLERS: dict[
 ] = {
     errors.MovieServiceError: _answer_service_error,
     RequestValidationError: _answer_validation_error,
+    405: _answer_wrong_method,
     DBAPIError: _answer_database_error,
     PoolTimeoutError: _answer_pool_timeout,
     Exception: _answer_unforeseen_error,

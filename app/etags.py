@@ -10,7 +10,7 @@ from app.read_models import MovieRead
 
 _MOVIE = TypeAdapter(MovieRead)
 # A proxy that compresses weakens a validator or adds a suffix, as in W/"..." and "...-gzip".
-_TAG = re.compile(r'(?:W/)?"([0-9a-f]{32})(?:[-;]+[a-z0-9]+)?"|\*')
+_TAG = re.compile(r'(?:W/)?"([0-9a-f]{32})(?:\W[^"]*)?"|\*')
 
 
 def etag_of(body: bytes, *headers: str) -> str:

@@ -18,6 +18,7 @@ from app.logs import configure_logging
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import CorsMiddleware
+from app.middleware.head import HeadMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
 from app.openapi import openapi_of
 from app.routes import health, movies, ratings
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(CorsMiddleware, settings=settings)
     for capability in CAPABILITIES:
         import_module(capability).install(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(TraceIdMiddleware)
 

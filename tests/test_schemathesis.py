@@ -23,8 +23,6 @@ EXAMPLES = os.environ.get("MOVIE_TEST_EXAMPLES")
 SHORT = ["--phases=fuzzing", "--max-examples=20", "--generation-deterministic"]
 KEY = "key"
 LEFT_OUT = [
-    # Starlette's Allow names the methods of one route, not of all routes with the path.
-    "allow_header_conformance",
     # Unknown fields of a body are ignored on purpose.
     "negative_data_rejection",
     # 2000.0 is an integer to JSON Schema, and one space is a title; both are refused.

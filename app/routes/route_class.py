@@ -19,6 +19,8 @@ from app.errors import DatabaseBusy
 from app.etags import etag_of, is_among
 
 READS = {"GET"}
+# They change what a page means though its body may stay.
+PAGE_HEADERS = ("X-Total-Count", "Link")
 
 
 class ServiceRoute(APIRoute):
@@ -137,8 +139,8 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
 def _with_etag(request: Request, response: Response) -> Response:
     if response.status_code != 200:  # noqa: PLR2004 - OK, the only status with an ETag
         return response
-    described_by = (response.headers.get(name, "") for name in ("X-Total-Count", "Link"))
-    etag = etag_of(bytes(response.body), *described_by)
+    of_a_page = (response.headers[name] for name in PAGE_HEADERS if name in response.headers)
+    etag = etag_of(bytes(response.body), *of_a_page)
     response.headers["ETag"] = etag
     # no-cache: a browser may keep it, and asks whether it still holds before each use.
     response.headers["Cache-Control"] = "no-cache"

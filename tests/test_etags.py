@@ -1,0 +1,289 @@
+"""ETags: who has a response gets 304, and who has an older movie cannot change the newer one."""
+
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from app.config import Settings
+from tests.helpers import SAMPLES, Sample, store
+from tests.operations import READING, Operation, all_rows, store_what_examples_name
+from tests.server import DEADLINE_SECONDS, serving
+
+CACHEABLE = [
+    operation
+    for operation in READING
+    if "health" not in operation.description["tags"]
+    and "application/json" in operation.description["responses"]["200"]["content"]
+]
+# Its average has more digits than JSON libraries agree on.
+A_THIRD = Sample("Amélie (Le fabuleux destin) 🎬", 2001, "Comedy", (4, 3, 3))
+CHANGES: list[tuple[str, dict[str, object] | None]] = [
+    ("PUT", {"title": "Ronin", "year": 1998}),
+    ("PATCH", {"year": 1996}),
+    ("PATCH", {}),
+    ("DELETE", None),
+]
+# What becomes of a validator on its way through proxies that compress, and in a client's list or
+# lists, a line each.
+MATCHING = [
+    '"{}"',
+    'W/"{}"',
+    '"{}-gzip"',
+    'W/"{}-gzip"',
+    '"{}--gzip"',
+    '"{};gzip"',
+    '"{};;;"',
+    '"{}:br"',
+    ' "{}" ',
+    '"other", "{}"',
+    '"other",W/"{}-br","more"',
+    '"other"\n"{}"',
+    '"other"\nW/"more", "{}-gzip"',
+    "*",
+]
+OTHER = [
+    "",
+    ",",
+    "{}",
+    '"{}',
+    '"{}"x',
+    'x"{}"',
+    '"x{}"',
+    '"{}0"',
+    'w/"{}"',
+    '"-gzip"',
+    '"other"',
+    'W/"other", "more"',
+    '"other"\n"more"',
+    '"*"',
+]
+
+
+@pytest.fixture
+def read_cache() -> bool:
+    """Whether the service keeps responses; tests of reads run without, too."""
+    return True
+
+
+@pytest.fixture
+def settings(database_url: str, *, read_cache: bool) -> Settings:
+    """Settings with the read cache or without."""
+    return Settings(database_url=database_url, auto_setup=False, read_cache=read_cache)
+
+
+with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
+
+
+def statuses(client: TestClient, template: str, etag: str) -> tuple[int, int]:
+    """Return how a read and a write of movie 1 are answered on a condition made of an ETag."""
+    values = template.format(etag.strip('"')).split("\n")
+    read = client.get("/movies/1", headers=[("If-None-Match", value) for value in values])
+    write = client.patch("/movies/1", json={}, headers=[("If-Match", value) for value in values])
+    return read.status_code, write.status_code
+
+
+# Reads
+
+
+@with_and_without_cache
+@pytest.mark.parametrize("operation", CACHEABLE, ids=str)
+def test_every_read_is_304_to_who_has_the_response(
+    client: TestClient, engine: Engine, operation: Operation
+) -> None:
+    store_what_examples_name(engine)
+    own = {"X-Trace-Id": "mine"}
+    full = client.get(operation.url, headers=own)
+
+    headers = own | {"If-None-Match": full.headers["ETag"]}
+    unchanged = client.get(operation.url, headers=headers)
+
+    assert full.status_code == 200
+    assert re.fullmatch('"[0-9a-f]{32}"', full.headers["ETag"])
+    assert full.headers["Cache-Control"] == "no-cache"
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert dict(unchanged.headers) == {
+        name: value for name, value in full.headers.items() if not name.startswith("content-")
+    }
+
+
+@with_and_without_cache
+def test_validator_that_a_proxy_has_changed_still_matches(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, A_THIRD)
+    etag = client.get("/movies/1").headers["ETag"]
+
+    answers = {template: statuses(client, template, etag) for template in MATCHING}
+
+    assert answers == dict.fromkeys(MATCHING, (304, 200))
+
+
+@with_and_without_cache
+def test_any_other_validator_does_not_match(client: TestClient, engine: Engine) -> None:
+    store(engine, A_THIRD)
+    etag = client.get("/movies/1").headers["ETag"]
+
+    answers = {template: statuses(client, template, etag) for template in OTHER}
+
+    assert answers == dict.fromkeys(OTHER, (200, 412))
+
+
+@with_and_without_cache
+def test_etag_changes_with_the_movie_and_with_nothing_else(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, A_THIRD, Sample("Heat", 1995, "Crime"))
+    before = [client.get(f"/movies/{movie_id}").headers["ETag"] for movie_id in (1, 2)]
+
+    client.post("/ratings", json={"movie_id": 1, "score": 5})
+    after = [client.get(f"/movies/{movie_id}").headers["ETag"] for movie_id in (1, 2)]
+
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_pages_with_the_same_body_and_another_total_have_different_etags(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, Sample("Zodiac", 2007, "Crime"))
+    first = client.get("/movies?q=zodiac&limit=1")
+    store(engine, Sample("Zodiac II", 2017, "Crime"))
+
+    second = client.get("/movies?q=zodiac&limit=1")
+
+    assert second.content == first.content
+    assert (first.headers["X-Total-Count"], second.headers["X-Total-Count"]) == ("1", "2")
+    assert second.headers["ETag"] != first.headers["ETag"]
+
+
+@with_and_without_cache
+@pytest.mark.parametrize("path", ["/movies/99", "/movies?limit=0"])
+def test_error_has_no_etag_and_no_condition_matches_it(client: TestClient, path: str) -> None:
+    response = client.get(path, headers={"If-None-Match": "*"})
+
+    assert response.status_code in {404, 422}
+    assert "ETag" not in response.headers
+    assert "Cache-Control" not in response.headers
+
+
+def test_connection_goes_on_after_a_304(app: FastAPI) -> None:
+    with serving(app) as server, server.client() as client:
+        full = client.get("/movies")
+        unchanged = client.get("/movies", headers={"If-None-Match": full.headers["ETag"]})
+        again = client.get("/movies")
+
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    assert "content-length" not in unchanged.headers
+    assert "transfer-encoding" not in unchanged.headers
+    assert again.content == full.content
+
+
+# Writes
+
+
+def test_etag_of_every_movie_is_the_one_that_writes_compare(
+    client: TestClient, engine: Engine
+) -> None:
+    ids = store(engine, A_THIRD, *SAMPLES)
+    etags = {movie_id: client.get(f"/movies/{movie_id}").headers["ETag"] for movie_id in ids}
+
+    answers = {
+        movie_id: client.patch(
+            f"/movies/{movie_id}", json={}, headers={"If-Match": etag}
+        ).status_code
+        for movie_id, etag in etags.items()
+    }
+
+    assert answers == dict.fromkeys(ids, 200)
+
+
+@pytest.mark.parametrize(("method", "body"), CHANGES)
+def test_etag_of_the_stored_version_lets_its_reader_change_it(
+    client: TestClient, engine: Engine, method: str, body: dict[str, object] | None
+) -> None:
+    store(engine, A_THIRD)
+    before = all_rows(engine)
+    etag = client.get("/movies/1").headers["ETag"]
+
+    response = client.request(method, "/movies/1", json=body, headers={"If-Match": etag})
+
+    assert response.is_success
+    assert (all_rows(engine) != before) == (body != {})
+
+
+@pytest.mark.parametrize(("method", "body"), CHANGES)
+def test_etag_of_an_older_version_is_412_and_changes_nothing(
+    client: TestClient, engine: Engine, method: str, body: dict[str, object] | None
+) -> None:
+    store(engine, A_THIRD)
+    older = client.get("/movies/1").headers["ETag"]
+    client.patch("/movies/1", json={"genre": "Romance"})
+    before = all_rows(engine)
+
+    response = client.request(method, "/movies/1", json=body, headers={"If-Match": older})
+
+    assert response.status_code == 412
+    assert response.json() == {"detail": "The movie has changed since it was read: get it again"}
+    assert all_rows(engine) == before
+
+
+def test_condition_on_an_unknown_movie_is_404(client: TestClient) -> None:
+    answers = [
+        client.request(method, "/movies/99", json=body, headers={"If-Match": condition})
+        for method, body in CHANGES
+        for condition in ("*", '"other"')
+    ]
+
+    assert {answer.status_code for answer in answers} == {404}
+    assert {answer.text for answer in answers} == {'{"detail":"Movie not found"}'}
+
+
+@contextmanager
+def waiting_for_the_lock(engine: Engine) -> Iterator[threading.Event]:
+    """Yield an event that is set when a write is about to lock what it changes."""
+    waits = threading.Event()
+
+    def note(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:
+        if statement == "BEGIN IMMEDIATE" or "FOR NO KEY UPDATE" in statement:
+            waits.set()
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield waits
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(("method", "body"), CHANGES)
+def test_change_that_is_committed_while_a_write_waits_for_its_lock_is_412(
+    app: FastAPI,
+    client: TestClient,
+    engine: Engine,
+    method: str,
+    body: dict[str, object] | None,
+) -> None:
+    store(engine, A_THIRD)
+    headers = {"If-Match": client.get("/movies/1").headers["ETag"]}
+
+    with (
+        waiting_for_the_lock(app.state.engine) as waits,
+        ThreadPoolExecutor(1) as thread,
+        engine.begin() as other,
+    ):
+        other.execute(text("UPDATE movie SET genre = 'Romance' WHERE id = 1"))
+        write = thread.submit(client.request, method, "/movies/1", json=body, headers=headers)
+        assert waits.wait(DEADLINE_SECONDS)
+        other.commit()
+        response = write.result(DEADLINE_SECONDS)
+
+    assert response.status_code == 412
+    movie = client.get("/movies/1").json()
+    assert (movie["title"], movie["year"], movie["genre"]) == (A_THIRD.title, 2001, "Romance")

@@ -1,0 +1,205 @@
+"""HEAD wherever GET answers, and Allow: each path tells which methods it has."""
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Headers
+from sqlalchemy import Engine
+
+from app.config import Settings
+from app.main import create_app
+from app.routes.route_class import ServiceRoute
+from tests.logs import events
+from tests.operations import OPERATIONS, READING, store_what_examples_name
+from tests.server import serving
+
+STATIC = "/static-offline-docs"
+FILES = ["/docs", "/docs/oauth2-redirect", "/openapi.json", f"{STATIC}/swagger-ui.css"]
+READS = [
+    *(operation.url for operation in READING),
+    "/movies?limit=1&offset=1",
+    *FILES,
+    # Errors
+    "/movies/99",
+    "/movies/x",
+    "/movies?limit=0",
+    "/nowhere",
+    f"{STATIC}/nothing.css",
+    "/movies/",
+    "/movies/1/ratings/42",
+]
+ORDER = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """The engine makes no difference here, and SQLite's has the read cache."""
+    return sqlite_url
+
+
+def methods_of_paths() -> dict[str, list[str]]:
+    """Return the methods that the OpenAPI document gives each path, with an example of it."""
+    methods: dict[str, set[str]] = {}
+    for operation in OPERATIONS:
+        methods.setdefault(operation.url, {"OPTIONS"}).add(operation.method)
+    # Its other methods are those of /movies/{movie_id}, which say that "top" is no id.
+    methods["/movies/top"] |= {"PUT", "PATCH", "DELETE"}
+    methods |= {path: {"GET", "OPTIONS"} for path in FILES}
+    for allowed in methods.values():
+        if "GET" in allowed:
+            allowed.add("HEAD")
+    return {path: sorted(allowed, key=ORDER.index) for path, allowed in methods.items()}
+
+
+def own(headers: Headers) -> list[tuple[str, str]]:
+    """Return a response's headers without what is new in each."""
+    return [header for header in headers.multi_items() if header[0] not in {"x-trace-id", "date"}]
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_head_has_the_status_and_headers_of_get_and_no_body(
+    app: FastAPI, engine: Engine, root_path: str
+) -> None:
+    store_what_examples_name(engine)
+    with TestClient(app, root_path=root_path, follow_redirects=False) as client:
+        heads = {path: client.head(f"{root_path}{path}") for path in READS}
+        gets = {path: client.get(f"{root_path}{path}") for path in READS}
+
+    for path in READS:
+        head, get = heads[path], gets[path]
+        assert head.content == b"", path
+        assert (path, head.status_code, own(head.headers)) == (
+            path,
+            get.status_code,
+            own(get.headers),
+        )
+    assert {get.status_code for get in gets.values()} == {200, 307, 404, 405, 422}
+    assert "ETag" in heads["/movies"].headers
+    assert "X-Total-Count" in heads["/movies"].headers
+    assert int(heads["/movies"].headers["Content-Length"]) == len(gets["/movies"].content)
+
+
+@pytest.mark.parametrize("path", ["/movies", f"{STATIC}/swagger-ui.css"])
+def test_head_is_304_to_who_has_the_response(client: TestClient, path: str) -> None:
+    etag = client.get(path).headers["ETag"]
+
+    response = client.head(path, headers={"If-None-Match": etag})
+
+    assert (response.status_code, response.content) == (304, b"")
+    assert response.headers["ETag"] == etag
+
+
+def test_connection_goes_on_after_a_head(app: FastAPI) -> None:
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("on purpose")
+
+    paths = ["/movies", "/nowhere", f"{STATIC}/swagger-ui-bundle.js", "/broken"]
+    with serving(app) as server, server.client() as client:
+        heads = [client.head(path) for path in paths]
+        gets = [client.get(path) for path in paths]
+
+    assert [head.status_code for head in heads] == [200, 404, 200, 500]
+    for head, get in zip(heads, gets, strict=True):
+        assert head.content == b""
+        assert head.headers["Content-Length"] == str(len(get.content))
+
+
+def test_access_log_tells_head_from_get(
+    sqlite_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with TestClient(create_app(Settings(database_url=sqlite_url, auto_setup=False))) as client:
+        capsys.readouterr()
+        client.head("/movies")
+
+        [access] = events(capsys.readouterr().err, "text")
+    assert (access["method"], access["path"], access["status"]) == ("HEAD", "/movies", "200")
+
+
+def test_the_document_lists_each_read_once(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+
+    assert {method for path in paths.values() for method in path} == {
+        "get",
+        "post",
+        "put",
+        "patch",
+        "delete",
+    }
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_options_lists_every_method_of_a_path(app: FastAPI, root_path: str) -> None:
+    expected = methods_of_paths()
+    with TestClient(app, root_path=root_path) as client:
+        answers = {path: client.options(f"{root_path}{path}") for path in expected}
+
+    assert {path: answer.headers["Allow"].split(", ") for path, answer in answers.items()} == (
+        expected
+    )
+    for path, answer in answers.items():
+        assert (answer.status_code, answer.content) == (204, b""), path
+        assert "Content-Length" not in answer.headers, path
+        assert "Content-Type" not in answer.headers, path
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_405_lists_every_method_of_a_path(app: FastAPI, root_path: str) -> None:
+    expected = methods_of_paths()
+    missing = [
+        (method, path)
+        for path, allowed in expected.items()
+        for method in [*ORDER, "TRACE", "QUERY", "NONSENSE"]
+        if method not in allowed
+    ]
+    with TestClient(app, root_path=root_path) as client:
+        answers = {
+            (method, path): client.request(method, f"{root_path}{path}") for method, path in missing
+        }
+
+    assert {line: answer.status_code for line, answer in answers.items()} == dict.fromkeys(
+        missing, 405
+    )
+    assert {line: answer.headers["Allow"].split(", ") for line, answer in answers.items()} == {
+        (method, path): expected[path] for method, path in missing
+    }
+    assert {answer.text for (method, _), answer in answers.items() if method != "HEAD"} == {
+        '{"detail":"Method Not Allowed"}'
+    }
+
+
+def test_methods_of_a_new_route_are_listed_without_further_ado(app: FastAPI) -> None:
+    def answer() -> None:
+        """Nothing."""
+
+    for methods in (["POST"], ["GET"], ["DELETE"]):
+        app.router.add_api_route(
+            "/new/{number}", answer, methods=methods, route_class_override=ServiceRoute
+        )
+    with TestClient(app) as client:
+        response = client.options("/new/7")
+
+    assert response.headers["Allow"] == "GET, HEAD, POST, DELETE, OPTIONS"
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/movies/1/2"])
+def test_options_of_an_unknown_path_is_404(client: TestClient, path: str) -> None:
+    response = client.options(path)
+
+    assert response.status_code == 404
+    assert response.json() == {"detail": "Not Found"}
+    assert "Allow" not in response.headers
+
+
+def test_preflight_of_a_browser_stays_one(client: TestClient) -> None:
+    origin = {"Origin": "http://localhost:3000"}
+
+    preflight = client.options("/movies", headers=origin | {"Access-Control-Request-Method": "PUT"})
+    plain = client.options("/movies", headers=origin)
+
+    assert preflight.status_code == 200
+    assert "PUT" in preflight.headers["Access-Control-Allow-Methods"]
+    assert "Allow" not in preflight.headers
+    assert plain.status_code == 204
+    assert plain.headers["Allow"] == "GET, HEAD, POST, OPTIONS"
+    assert plain.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
