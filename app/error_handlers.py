@@ -29,7 +29,9 @@ class InputProblem(BaseModel):
     """What is wrong with a value that was sent."""
 
     type: str
-    loc: list[str | int] = Field(description="Where it was sent: query, path or body, and its name")
+    loc: list[str | int] = Field(
+        description="Where it was sent: query, path, header or body, and its name"
+    )
     msg: str
 
 
@@ -65,6 +67,12 @@ class UnreadableBody(HTTPException):
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+MAX_LOGGED_FIELDS = 200
+NOT_SENT_AS_JSON = {
+    "type": "content_type",
+    "loc": ("header", "content-type"),
+    "msg": "Send the body as JSON, with the header Content-Type: application/json",
+}
 RETRY = {"Retry-After": "1"}
 # An error that is not in the table is answered like its nearest ancestor.
 ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
@@ -78,6 +86,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
         401, "This needs the service's API key in the header X-API-Key",
         {"WWW-Authenticate": "ApiKey"},
     ),
+    errors.UnsupportedEncoding: ErrorResponse(415, None, {"Accept-Encoding": "identity"}),
     errors.DatabaseBusy: ErrorResponse(503, "The database is busy, try again in a moment", RETRY),
     errors.DatabaseFull: ErrorResponse(507, "The database's disk is full, nothing was stored"),
     errors.DatabaseUnavailable: ErrorResponse(
@@ -99,7 +108,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
 # What any read, any write, and any request with a body can be answered with.
 READ_ERRORS = (RequestValidationError, errors.DatabaseBusy)
 WRITE_ERRORS = (*READ_ERRORS, errors.WrongApiKey, errors.DatabaseFull)
-BODY_ERRORS = (UnreadableBody, BodyTooLarge)
+BODY_ERRORS = (UnreadableBody, BodyTooLarge, errors.UnsupportedEncoding)
 
 
 def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
@@ -126,6 +135,13 @@ async def _answer_service_error(_request: Request, error: errors.MovieServiceErr
 async def _answer_validation_error(_request: Request, error: RequestValidationError) -> Response:
     # Without the input that FastAPI would add: it can be what no JSON can hold.
     problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    if isinstance(error.body, bytes):
+        # FastAPI has passed the body on as it came, since its type is not JSON.
+        problems = [problem for problem in problems if problem["loc"][0] != "body"]
+        problems.append(NOT_SENT_AS_JSON)
+    places = dict.fromkeys(".".join(map(str, problem["loc"])) for problem in problems)
+    # The names without the values, which may be secret; and not all of thousands of them.
+    log_event("request.rejected", fields=",".join(places)[:MAX_LOGGED_FIELDS])
     return _json(respond_to(error), problems)
 
 

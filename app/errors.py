@@ -25,6 +25,10 @@ class WrongApiKey(MovieServiceError):
     """A write request has no API key, or not the service's."""
 
 
+class UnsupportedEncoding(MovieServiceError):
+    """A request's body is compressed. The message names the encoding."""
+
+
 class DatabaseError(MovieServiceError):
     """The database did not do what it was asked. Nothing was stored."""
 

@@ -22,6 +22,7 @@ from app.read_models import Ranking, Sort
 
 # PostgreSQL's INTEGER ends here, and larger values crash both engines' drivers.
 INTEGER_MAX = 2**31 - 1
+MAX_DIGITS = 20
 
 
 def _text(normalize: Callable[[str], str]) -> BeforeValidator:
@@ -29,11 +30,15 @@ def _text(normalize: Callable[[str], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: normalize(value) if isinstance(value, str) else value)
 
 
-def _refuse_odd_digits(value: object) -> object:
-    """Refuse what int() takes and a URL should not: '+1', '1_0', ' 1' and digits of any script."""
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,19}", value):
+def _read_digits(value: object) -> object:
+    """Read a number, but not what int() takes beside digits: '+1', '1_0', ' 1', other scripts."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch("-?[0-9]+", value):
         raise ValueError("must be a whole number, written in digits")
-    return value
+    # int() reads no thousands of digits. So many are beyond any bound, however they go on.
+    number = int(value.lstrip("-0")[:MAX_DIGITS] or "0")
+    return -number if value.startswith("-") else number
 
 
 Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), _text(normalize_title)]
@@ -44,7 +49,7 @@ Year = Annotated[int, Field(strict=True, ge=YEAR_MIN, le=YEAR_MAX)]
 Score = Annotated[int, Field(strict=True, ge=SCORE_MIN, le=SCORE_MAX)]
 Id = Annotated[int, Field(strict=True, ge=1, le=INTEGER_MAX)]
 # In a path or a query a number comes as text.
-_digits = BeforeValidator(_refuse_odd_digits)
+_digits = BeforeValidator(_read_digits)
 UrlInt = Annotated[int, _digits]
 UrlId = Annotated[int, Field(ge=1, le=INTEGER_MAX), _digits]
 UrlYear = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX), _digits]
@@ -88,12 +93,10 @@ class RatingCreate(BaseModel):
 
 
 class PageQuery(BaseModel):
-    """Which part of a list to answer. An unknown parameter is refused, so no typo is ignored."""
+    """Which part of a list to answer."""
 
     limit: Annotated[int, Field(ge=1, le=1000), _digits] = 100
     offset: UrlCount = 0
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class MovieQuery(PageQuery):
@@ -118,8 +121,6 @@ class TopQuery(BaseModel):
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     min_ratings: UrlCount = 0
     ranking: Ranking = "mean"
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class RatingQuery(PageQuery):

@@ -3,15 +3,21 @@
 The tables hold every input that pitfalls of this stack turn into a 500, and others of their kind.
 """
 
+import gzip
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, Query
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
+from app.error_handlers import EXCEPTION_HANDLERS
+from app.routes.route_class import ServiceRoute
 from tests.helpers import Sample, movie_rows, rating_rows, store
+from tests.operations import OPERATIONS, Operation, examples_of, store_what_examples_name
 
 JSON = {"Content-Type": "application/json"}
 HEAT = Sample("Heat", 1995, "Crime", (4,))
@@ -164,7 +170,7 @@ BAD_IDS = (
     "'1'",
     "%F0%9F%98%80",
 )
-BAD_NUMBERS_IN_A_QUERY = (*BAD_IDS[2:], "", "+1", "1%2B")
+BAD_NUMBERS_IN_A_QUERY = (*BAD_IDS[2:], "+1", "1%2B")
 
 
 def refusal(response: Response) -> tuple[int, list[list[str | int]]]:
@@ -270,10 +276,90 @@ def test_body_that_is_not_sent_as_json_is_refused(
         for kind in NOT_JSON
     }
 
-    assert refusals == dict.fromkeys(NOT_JSON, (422, [["body"]]))
+    assert refusals == dict.fromkeys(NOT_JSON, (422, [["header", "content-type"]]))
     without_a_type = client.request(method, path, content=body_of(fields))
-    assert refusal(without_a_type) == (422, [["body"]])
+    assert without_a_type.status_code == 422
+    assert without_a_type.json() == {
+        "detail": [
+            {
+                "type": "content_type",
+                "loc": ["header", "content-type"],
+                "msg": "Send the body as JSON, with the header Content-Type: application/json",
+            }
+        ]
+    }
     assert everything(engine) == before
+
+
+def test_body_without_a_type_is_named_beside_what_else_is_wrong(client: TestClient) -> None:
+    response = client.put("/movies/0", content=body_of(MOVIE))
+
+    assert refusal(response) == (422, [["path", "movie_id"], ["header", "content-type"]])
+
+
+def test_body_that_is_missing_is_named_whatever_its_type(client: TestClient) -> None:
+    for headers in ({}, JSON, {"Content-Type": "text/plain"}):
+        assert refusal(client.post("/movies", headers=headers)) == (422, [["body"]])
+
+
+@pytest.mark.parametrize(("method", "path", "fields"), WRITES_WITH_A_BODY)
+def test_compressed_body_is_415_that_names_the_encoding(
+    client: TestClient, engine: Engine, method: str, path: str, fields: dict[str, str]
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    body = gzip.compress(body_of(fields).encode())
+    sent = {
+        "gzip": [b"gzip"],
+        "GZip": [b"GZip"],
+        "br": [b"br"],
+        "identity, zstd": [b"identity, zstd"],
+        "deflate, gzip": [b"deflate", b"gzip"],
+        "x" * 50: [b"x" * 1000],
+    }
+
+    answers = {
+        name: client.request(
+            method,
+            path,
+            content=body,
+            headers=[
+                (b"Content-Type", b"application/json"),
+                *((b"Content-Encoding", line) for line in lines),
+            ],
+        )
+        for name, lines in sent.items()
+    }
+
+    assert {name: answer.json()["detail"] for name, answer in answers.items()} == {
+        name: f"The body is encoded as {name}: send it as it is, without Content-Encoding"
+        for name in sent
+    }
+    assert {answer.status_code for answer in answers.values()} == {415}
+    for answer in answers.values():
+        assert answer.headers["Accept-Encoding"] == "identity"
+        assert answer.content.isascii()
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "Identity", "identity, identity"])
+def test_body_that_is_called_not_encoded_is_read(client: TestClient, encoding: str) -> None:
+    headers = {**JSON, "Content-Encoding": encoding}
+
+    response = client.post("/movies", content=body_of(MOVIE), headers=headers)
+
+    assert response.status_code == 201
+
+
+def test_encoding_of_a_body_that_nobody_reads_does_not_matter(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, HEAT)
+
+    read = client.get("/movies/1", headers={"Content-Encoding": "gzip"})
+    deleted = client.delete("/movies/1", headers={"Content-Encoding": "gzip"})
+
+    assert (read.status_code, deleted.status_code) == (200, 204)
 
 
 def test_every_way_to_say_json_is_understood(client: TestClient) -> None:
@@ -327,7 +413,7 @@ def bad_queries(*names: str, values: Iterable[str]) -> dict[str, str]:
 
 
 NOT_SEARCHED = ("%00", "a%00b")
-NOT_A_GENRE = ("", "%20", "%00", "a%00b", 101 * "x")
+NOT_A_GENRE = ("%20", "%00", "a%00b", 101 * "x")
 NOT_A_LIMIT = ("0", *BAD_NUMBERS_IN_A_QUERY)
 BAD_QUERIES = {
     "/movies": {
@@ -338,13 +424,13 @@ BAD_QUERIES = {
         **bad_queries("genre", values=NOT_A_GENRE),
         **bad_queries(
             "sort",
-            values=("", "-", "--id", "%2Bid", "ID", "name", "search_title", "id,title", "id%00"),
+            values=("-", "--id", "%2Bid", "ID", "name", "search_title", "id,title", "id%00"),
         ),
     },
     "/movies/top": {
         **bad_queries("limit", values=(*NOT_A_LIMIT, "101")),
         **bad_queries("min_ratings", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]),
-        **bad_queries("ranking", values=("", "Mean", "average", "mean%00")),
+        **bad_queries("ranking", values=("Mean", "average", "mean%00")),
         **bad_queries("genre", values=NOT_A_GENRE),
     },
     "/ratings": {
@@ -367,27 +453,61 @@ def test_bad_query_parameter_is_a_422_that_names_it(client: TestClient) -> None:
     }
 
 
+def test_number_beyond_a_bound_is_told_the_bound_whatever_its_length(client: TestClient) -> None:
+    places = {
+        "/movies/{}": (1, 2147483647),
+        "/movies?limit={}": (1, 1000),
+        "/movies?offset={}": (0, 2147483647),
+        "/movies?year_min={}": (1900, 2100),
+        "/movies?year_max={}": (1900, 2100),
+        "/movies/top?limit={}": (1, 100),
+        "/movies/top?min_ratings={}": (0, 2147483647),
+        "/ratings?movie_id={}": (1, 2147483647),
+    }
+    digits = ("9" * 10, "9" * 20, "1" + "0" * 19, "9" * 10_000, "0" * 30 + "9" * 10)
+
+    told = {
+        (place, sign + number): client.get(place.format(sign + number)).json()["detail"][0]["msg"]
+        for place in places
+        for sign in ("", "-")
+        for number in digits
+    }
+
+    assert told == {
+        (place, sign + number): (
+            f"Input should be greater than or equal to {least}"
+            if sign
+            else f"Input should be less than or equal to {most}"
+        )
+        for place, (least, most) in places.items()
+        for sign in ("", "-")
+        for number in digits
+    }
+
+
+def test_leading_zeros_of_a_number_do_not_count(client: TestClient, engine: Engine) -> None:
+    store(engine, HEAT)
+
+    response = client.get(f"/movies/{'0' * 10_000}1?")
+
+    assert response.json()["title"] == "Heat"
+
+
+def send(client: TestClient, operation: Operation, query: str) -> Response:
+    """Send an operation's example with a query string of one's own."""
+    return client.request(operation.method, f"{operation.url}?{query}", json=operation.body)
+
+
 def test_unknown_query_parameter_is_a_422_that_names_it_on_every_route(
     client: TestClient, engine: Engine
 ) -> None:
-    store(engine, HEAT)
+    store_what_examples_name(engine)
     before = everything(engine)
-    movie, rating = {"title": "Ronin", "year": 1998}, {"movie_id": 1, "score": 5}
-    routes: list[tuple[str, str, dict[str, Any] | None]] = [
-        ("GET", "/movies", None),
-        ("POST", "/movies", movie),
-        ("GET", "/movies/top", None),
-        ("GET", "/movies/1", None),
-        ("PUT", "/movies/1", movie),
-        ("PATCH", "/movies/1", movie),
-        ("DELETE", "/movies/1", None),
-        ("GET", "/ratings", None),
-        ("POST", "/ratings", rating),
-        ("DELETE", "/movies/1/ratings/7", None),
-    ]
     names = {
         "yaer_min=2000": "yaer_min",
         "gener": "gener",
+        "gener=": "gener",
+        "gener=a&gener=b": "gener",
         "LIMIT=1": "LIMIT",
         "limit[]=1": "limit[]",
         "q%20=heat": "q ",
@@ -401,17 +521,112 @@ def test_unknown_query_parameter_is_a_422_that_names_it_on_every_route(
     }
 
     refusals = {
-        (method, path, query): refusal(client.request(method, f"{path}?{query}", json=body))
-        for method, path, body in routes
+        (str(operation), query): refusal(send(client, operation, query))
+        for operation in OPERATIONS
         for query in names
     }
 
     assert refusals == {
-        (method, path, query): (422, [["query", name]])
-        for method, path, _ in routes
+        (str(operation), query): (422, [["query", name]])
+        for operation in OPERATIONS
         for query, name in names.items()
     }
     assert everything(engine) == before
+
+
+LISTS = [operation for operation in OPERATIONS if operation.parameters("query")]
+
+
+def value_of(parameter: dict[str, Any]) -> str:
+    """Return a value that a documented parameter takes."""
+    return str([*examples_of(parameter), parameter["schema"].get("default")][0])
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+def test_repeated_query_parameter_is_a_422_that_names_it(
+    client: TestClient, engine: Engine, operation: Operation
+) -> None:
+    store_what_examples_name(engine)
+    expected = {
+        f"{name}={first}&{name}={second}": (422, [["query", name]])
+        for parameter in operation.parameters("query")
+        for name, value in [(parameter["name"], value_of(parameter))]
+        for first, second in ((value, value), ("", value), (value, ""), ("", ""))
+    }
+
+    assert {query: refusal(send(client, operation, query)) for query in expected} == expected
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+def test_empty_query_parameter_counts_as_not_given(
+    client: TestClient, engine: Engine, operation: Operation
+) -> None:
+    store_what_examples_name(engine)
+    names = [parameter["name"] for parameter in operation.parameters("query")]
+    forms = [*(f"{name}=" for name in names), names[0], "".join(f"{name}=&" for name in names)]
+    plain = send(client, operation, "")
+
+    answers = {form: send(client, operation, form) for form in forms}
+
+    assert len(plain.json()) > 0
+    assert {
+        form: (answer.status_code, answer.content, answer.headers.get("Link"))
+        for form, answer in answers.items()
+    } == dict.fromkeys(forms, (200, plain.content, plain.headers.get("Link")))
+
+
+def test_empty_query_parameter_leaves_the_others_as_they_are(
+    client: TestClient, engine: Engine
+) -> None:
+    store_what_examples_name(engine)
+
+    response = client.get("/movies?genre=&q=in%63ept&year_min=&limit=1&sort=")
+
+    assert [movie["title"] for movie in response.json()] == ["Inception"]
+    assert response.headers["X-Total-Count"] == "1"
+    assert response.links["first"]["url"] == "/movies?q=incept&limit=1&offset=0"
+
+
+def test_new_route_checks_its_query_without_having_to_ask() -> None:
+    class NewQuery(BaseModel):
+        size: int = 1
+        since: int | None = Field(default=None, alias="from")
+
+    router = APIRouter(route_class=ServiceRoute)
+
+    @router.get("/model")
+    def model(query: Annotated[NewQuery, Query()]) -> list[int | None]:
+        """The parameters of a model."""
+        return [query.size, query.since]
+
+    @router.get("/plain")
+    def plain(size: int = 1, since: Annotated[int | None, Query(alias="from")] = None) -> list[Any]:
+        """Parameters of its own."""
+        return [size, since]
+
+    @router.get("/nested")
+    def nested(values: Annotated[list[Any], Depends(plain)]) -> list[Any]:
+        """The parameters of a dependency."""
+        return values
+
+    app = FastAPI(exception_handlers=EXCEPTION_HANDLERS)
+    app.include_router(router, prefix="/new")
+    client = TestClient(app)
+    expected = {
+        "": [1, None],
+        "size=2&from=3": [2, 3],
+        "size=&from=3": [1, 3],
+        "siez=2": [["query", "siez"]],
+        "since=2": [["query", "since"]],
+        "size=2&size=": [["query", "size"]],
+    }
+
+    for path in ("/new/model", "/new/plain", "/new/nested"):
+        answers = {query: client.get(f"{path}?{query}") for query in expected}
+        assert {
+            query: answer.json() if answer.is_success else refusal(answer)[1]
+            for query, answer in answers.items()
+        } == expected
 
 
 def test_page_or_method_that_does_not_exist_is_a_readable_error(client: TestClient) -> None:

@@ -42,6 +42,7 @@ def expected_errors(operation: Operation) -> set[str]:
         "409": has_body and operation.path.startswith("/movies"),
         "412": operation.writes and operation.path == "/movies/{movie_id}",
         "413": has_body,
+        "415": has_body,
         "422": has_body or has_parameters,
         "503": operation.path != "/health",
         "507": operation.writes,

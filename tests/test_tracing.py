@@ -275,7 +275,8 @@ def test_a_write_that_is_stored_logs_one_event_with_what_it_touched(
             client.request(method, path, json=body, headers={"X-Trace-Id": "demo-1234"})
 
         logged = events(capsys.readouterr().err, "text")
-    stored = [strip(event) for event in logged if event["event"] != "http.request"]
+    about_requests = {"http.request", "request.rejected"}
+    stored = [strip(event) for event in logged if event["event"] not in about_requests]
     assert stored == [{**event, "trace_id": "demo-1234"} for event in expected]
 
 
@@ -334,6 +335,50 @@ def test_a_rejected_preflight_logs_its_origin(origin: str, serve: Serve) -> None
     assert (access["event"], str(access["status"])) == ("http.request", "400")
 
 
+REJECTED: list[tuple[str, str, dict[str, Any], str]] = [
+    ("GET", "/movies?year_min=secret&limit=0", {}, "query.limit,query.year_min"),
+    ("GET", "/movies?gener=secret", {}, "query.gener"),
+    ("GET", "/movies?limit=7&limit=8", {}, "query.limit"),
+    ("PUT", "/movies/secret", {"json": {"title": "Heat"}}, "path.movie_id,body.year"),
+    ("POST", "/movies", {"json": {"title": ["secret"], "year": 0}}, "body.title,body.year"),
+    ("POST", "/movies", {"content": b"secret"}, "header.content-type"),
+    ("POST", "/movies", {}, "body"),
+    (
+        "POST",
+        "/movies",
+        {"content": b"secret", "headers": {"Content-Type": "application/json"}},
+        "body.0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "options", "fields"), REJECTED)
+def test_a_422_logs_the_names_of_its_fields_and_no_values(
+    method: str, path: str, options: dict[str, Any], fields: str, serve: Serve
+) -> None:
+    with serve() as service:
+        response = service.client.request(method, path, **options)
+
+        rejected, access = service.events()
+
+    assert response.status_code == 422
+    assert sorted(rejected.pop("fields").split(",")) == sorted(fields.split(","))
+    assert strip(rejected) == {"event": "request.rejected", "trace_id": access["trace_id"]}
+    assert "secret" not in str(rejected)
+    assert (access["event"], str(access["status"])) == ("http.request", "422")
+
+
+def test_the_names_of_a_422_are_bounded_in_the_log(serve: Serve) -> None:
+    with serve() as service:
+        service.client.get(f"/movies?{'x' * 5000}=1")
+        service.client.get("/movies", params={f"unknown{number}": "1" for number in range(500)})
+
+        logged = [event for event in service.events() if event["event"] == "request.rejected"]
+
+    assert [len(event["fields"]) for event in logged] == [200, 200]
+    assert logged[1]["fields"].startswith("query.unknown0,query.unknown1,")
+
+
 def test_a_read_answered_from_memory_logs_its_access_line_too(serve: Serve) -> None:
     with serve() as service:
         for number in range(3):
@@ -353,13 +398,16 @@ def test_a_path_and_a_query_cannot_forge_a_line_or_a_field(serve: Serve) -> None
             of_path = service.client.get(encoded)
             of_query = service.client.get("/movies", params={hostile: hostile})
 
-            by_path, by_query = service.events()
+            logged = service.events()
+            by_path, by_query = (event for event in logged if event["event"] == "http.request")
 
             assert by_path["path"] == path
             assert by_path["trace_id"] == of_path.headers["X-Trace-Id"]
             assert by_query["path"] == "/movies"
             assert by_query["trace_id"] == of_query.headers["X-Trace-Id"]
             assert {str(event["status"]) for event in (by_path, by_query)} <= {"404", "422"}
+            assert logged[-2]["event"] == "request.rejected"
+            assert logged[-2]["fields"] == f"query.{hostile}"
 
 
 def test_no_value_of_a_field_can_forge_another(serve: Serve) -> None:
@@ -378,7 +426,11 @@ def test_a_title_cannot_forge_a_line(serve: Serve) -> None:
             service.client.post("/movies", json={"title": title, "year": 2000, "genre": title})
 
         logged = service.events()
-    assert {event["event"] for event in logged} == {"movie.created", "http.request"}
+    assert {event["event"] for event in logged} == {
+        "movie.created",
+        "request.rejected",
+        "http.request",
+    }
     assert sum(event["event"] == "http.request" for event in logged) == len(HOSTILE_TEXTS)
 
 
