@@ -10,7 +10,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlmodel import Session, SQLModel
 
 from app.config import PROJECT_ROOT
@@ -351,6 +351,53 @@ def test_downgrading_to_base_leaves_nothing_and_the_way_up_is_open(alembic_url: 
     command.upgrade(Config(INI), "head")
     fill(alembic_url)
     assert contents(alembic_url)[0] == schema
+
+
+def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
+    command.upgrade(Config(INI), "c4a8d1f0e7b3")
+    too_long = "\u0958" * 151  # each is two characters in NFC
+    stored = [
+        ("Heat", "Crime"),
+        ("  The\u3000Thing ", "science  fiction/horror"),
+        ("Ame\u0301lie", "Come\u0301die"),
+        ("Sola\u00adris\u200b", "\ufeffsci-fi"),
+        # Titles that are taken, by a movie that has it and by one that gets it.
+        ("He\u200bat", "drama"),
+        ("Am\u200be\u0301lie", "Drama"),
+        # Neither can be stored in a normal form.
+        ("\u200b", "\u2800"),
+        (too_long, "Action|drama"),
+        ("Café", "Documentary"),
+    ]
+    rows = [
+        {"id": i, "title": title, "search_title": title.casefold(), "year": 2000, "genre": genre}
+        for i, (title, genre) in enumerate(stored, start=1)
+    ]
+    with opened(alembic_url) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO movie (id, title, search_title, year, genre) "
+                "VALUES (:id, :title, :search_title, :year, :genre)"
+            ),
+            rows,
+        )
+        connection.commit()
+
+    command.upgrade(Config(INI), "head")
+
+    _, after = contents(alembic_url)
+    assert [(movie["title"], movie["genre"]) for movie in after["movie"]] == [
+        ("Heat", "Crime"),
+        ("The Thing", "Science Fiction/Horror"),
+        ("Amélie", "Comédie"),
+        ("Solaris", "Sci-Fi"),
+        *stored[4:],
+    ]
+    assert [movie["search_title"] for movie in after["movie"]] == [
+        movie["title"].casefold() for movie in after["movie"]
+    ]
+    command.downgrade(Config(INI), "c4a8d1f0e7b3")
+    assert contents(alembic_url)[1]["movie"] == after["movie"]
 
 
 @pytest.mark.parametrize(
