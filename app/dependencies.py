@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from sqlmodel import Session
 
 from app.errors import PreconditionFailed, WrongApiKey
@@ -35,21 +35,14 @@ async def get_repository(session: SessionDep) -> MovieRepository:
 RepositoryDep = Annotated[MovieRepository, Depends(get_repository)]
 
 
-async def if_match(
-    if_match: Annotated[
-        list[str] | None,
-        Header(
-            description="ETags of the versions to change. Any other version is a 412.",
-            examples=[["*"]],
-        ),
-    ] = None,
-) -> Precondition | None:
+async def if_match(request: Request) -> Precondition | None:
     """Return what holds a write back unless the stored movie has one of the ETags sent."""
-    if if_match is None:
+    seen = request.headers.getlist("If-Match")
+    if not seen:
         return None
 
     def require_seen_version(movie: MovieRead) -> None:
-        if not is_among(etag_of_movie(movie), if_match):
+        if not is_among(etag_of_movie(movie), seen):
             raise PreconditionFailed(movie.id)
 
     return require_seen_version

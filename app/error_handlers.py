@@ -59,11 +59,13 @@ class ErrorResponse:
 
 
 class BodyTooLarge(HTTPException):
-    """The body is over the limit. FastAPI passes on only an HTTPException while it reads one."""
+    """The body is over the limit."""
+
+    # An HTTPException, since FastAPI passes on no other error while it reads a body.
 
 
 class UnreadableBody(HTTPException):
-    """FastAPI cannot read the body as JSON."""
+    """The body cannot be read as JSON."""
 
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -106,19 +108,31 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
 
 
 # What any read, any write, and any request with a body can be answered with.
-READ_ERRORS = (RequestValidationError, errors.DatabaseBusy)
+READ_ERRORS = (
+    RequestValidationError,
+    errors.DatabaseBusy,
+    errors.DatabaseUnavailable,
+    errors.SchemaMissing,
+)
 WRITE_ERRORS = (*READ_ERRORS, errors.WrongApiKey, errors.DatabaseFull)
 BODY_ERRORS = (UnreadableBody, BodyTooLarge, errors.UnsupportedEncoding)
 
 
 def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
-    """Return what a route's ``responses=`` says of the errors that it answers with."""
+    """Return what a route's ``responses=`` says of the errors that it answers with.
+
+    An error is described by the first line of its docstring, or else of its body's.
+    """
     documented: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         response = ERROR_RESPONSES[kind]
         entry = documented.setdefault(response.status, {"model": response.body})
-        description = response.detail or kind.__doc__ or ""
-        entry["description"] = "; ".join(filter(None, [entry.get("description"), description]))
+        summary = (kind.__doc__ or response.body.__doc__ or "").partition("\n")[0]
+        entry["description"] = "\n\n".join(filter(None, [entry.get("description"), summary]))
+        if response.detail is not None:
+            content = entry.setdefault("content", {"application/json": {"examples": {}}})
+            example = {"value": {"detail": response.detail}}
+            content["application/json"]["examples"][kind.__name__] = example
     return documented
 
 

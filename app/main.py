@@ -20,7 +20,7 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import CorsMiddleware
 from app.middleware.head import HeadMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
-from app.openapi import openapi_of
+from app.openapi import DESCRIPTION, SERVERS, TAGS, openapi_of
 from app.routes import health, movies, ratings
 from app.startup import init_db, without_traceback
 
@@ -51,6 +51,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPIOffline(
         title="Movie Service",
         summary="A movie catalogue with user ratings.",
+        description=DESCRIPTION,
+        contact={"name": "The Movie Service authors"},
+        license_info={"name": "MIT", "identifier": "MIT"},
+        servers=[*SERVERS],
+        openapi_tags=[*TAGS],
         version=version("movie-service"),
         redoc_url=None,
         # Traces and logs are the service's own; FastAPI's would be looked for in every request.

@@ -27,6 +27,8 @@ SQLModel.metadata.naming_convention = {
 DEFAULT_GENRE = "Unknown"
 TITLE_MAX_LENGTH = 300
 GENRE_MAX_LENGTH = 100
+# PostgreSQL's INTEGER ends here, and larger values crash both engines' drivers.
+INTEGER_MAX = 2**31 - 1
 YEAR_MIN, YEAR_MAX = 1900, 2100
 SCORE_MIN, SCORE_MAX = 1, 5
 

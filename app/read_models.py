@@ -6,19 +6,27 @@ from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import Field
+from typing_extensions import TypeAliasType
 
-from app.models import DEFAULT_GENRE
+from app.models import DEFAULT_GENRE, INTEGER_MAX, SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
 
 T = TypeVar("T")
 
-Sort = Literal[
+# Named types have a schema of their own in the OpenAPI document, and thereby a name in clients.
+Sort = TypeAliasType("Sort", Literal[
     "title", "-title",
     "year", "-year",
     "id", "-id",
     "rating_count", "-rating_count",
     "average_rating", "-average_rating",
-]  # fmt: skip
-Ranking = Literal["mean", "weighted"]
+])  # fmt: skip
+Ranking = TypeAliasType("Ranking", Literal["mean", "weighted"])
+
+Id = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+Year = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX)]
+Score = Annotated[int, Field(ge=SCORE_MIN, le=SCORE_MAX)]
+Average = Annotated[float, Field(ge=SCORE_MIN, le=SCORE_MAX)]
+Count = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 
 
 class NewMovie(NamedTuple):
@@ -33,22 +41,22 @@ class NewMovie(NamedTuple):
 class MovieRead:
     """A movie with its rating aggregates."""
 
-    id: int
+    id: Id
     title: str
-    year: int
+    year: Year
     genre: str
-    average_rating: Annotated[float | None, Field(description="Mean score; null when unrated.")]
-    rating_count: int
+    average_rating: Annotated[Average | None, Field(description="Mean score; null when unrated.")]
+    rating_count: Count
 
 
 @dataclass(slots=True)
 class RatingRead:
     """A rating."""
 
-    id: int
-    movie_id: int
-    user_id: Annotated[int | None, Field(description="null: anonymous.")]
-    score: int
+    id: Id
+    movie_id: Id
+    user_id: Annotated[Id | None, Field(description="null: anonymous.")]
+    score: Score
     created_at: Annotated[datetime, Field(description="When it was given, UTC.")]
 
 

@@ -9,19 +9,13 @@ from pydantic import MISSING, BaseModel, BeforeValidator, ConfigDict, Field
 from app.models import (
     DEFAULT_GENRE,
     GENRE_MAX_LENGTH,
-    SCORE_MAX,
-    SCORE_MIN,
     TITLE_MAX_LENGTH,
-    YEAR_MAX,
-    YEAR_MIN,
     normalize_genre,
     normalize_text,
     normalize_title,
 )
-from app.read_models import Ranking, Sort
+from app.read_models import Count, Id, Ranking, Score, Sort, Year
 
-# PostgreSQL's INTEGER ends here, and larger values crash both engines' drivers.
-INTEGER_MAX = 2**31 - 1
 MAX_DIGITS = 20
 
 
@@ -44,19 +38,21 @@ def _read_digits(value: object) -> object:
 Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), _text(normalize_title)]
 Genre = Annotated[str, Field(min_length=1, max_length=GENRE_MAX_LENGTH), _text(normalize_genre)]
 SearchText = Annotated[str, Field(max_length=TITLE_MAX_LENGTH), _text(normalize_text)]
-# In a JSON body a number is a number: "2000", 2000.0 and true are refused.
-Year = Annotated[int, Field(strict=True, ge=YEAR_MIN, le=YEAR_MAX)]
-Score = Annotated[int, Field(strict=True, ge=SCORE_MIN, le=SCORE_MAX)]
-Id = Annotated[int, Field(strict=True, ge=1, le=INTEGER_MAX)]
 # In a path or a query a number comes as text.
 _digits = BeforeValidator(_read_digits)
 UrlInt = Annotated[int, _digits]
-UrlId = Annotated[int, Field(ge=1, le=INTEGER_MAX), _digits]
-UrlYear = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX), _digits]
-UrlCount = Annotated[int, Field(ge=0, le=INTEGER_MAX), _digits]
+UrlId = Annotated[Id, _digits]
+UrlYear = Annotated[Year, _digits]
+UrlCount = Annotated[Count, _digits]
 
 
-class MovieCreate(BaseModel):
+class Payload(BaseModel):
+    """A JSON body. In one a number is a number: "2000", 2000.0 and true are refused."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class MovieCreate(Payload):
     """A movie as a client sends it whole. Unknown fields are ignored."""
 
     title: Title
@@ -68,7 +64,7 @@ class MovieCreate(BaseModel):
     )
 
 
-class MovieUpdate(BaseModel):
+class MovieUpdate(Payload):
     """The fields of a movie to change. A field that is left out stays; null is rejected."""
 
     title: Title | MISSING = MISSING
@@ -78,7 +74,7 @@ class MovieUpdate(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"genre": "Drama"}]})
 
 
-class RatingCreate(BaseModel):
+class RatingCreate(Payload):
     """A user's score for a movie."""
 
     movie_id: Id
@@ -133,4 +129,4 @@ class RatingQuery(PageQuery):
 class Status(BaseModel):
     """The service is well."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"]

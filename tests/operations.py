@@ -112,6 +112,8 @@ def _operations() -> Iterator[Operation]:
 OPERATIONS = list(_operations())
 WRITING = [operation for operation in OPERATIONS if operation.writes]
 READING = [operation for operation in OPERATIONS if not operation.writes]
+HAVING_ETAG = [operation for operation in READING if operation.path not in {"/health", "/ready"}]
+LISTS = [operation for operation in READING if operation.path in {"/movies", "/ratings"}]
 
 
 def store_what_examples_name(engine: Engine) -> None:

@@ -191,5 +191,5 @@ def test_operation_documents_itself_and_its_answers(
     assert {int(status) for status in operation["responses"]} >= OPERATIONS[name]
     for status, response in operation["responses"].items():
         assert response["description"]
-        if int(status) != 204:
+        if status not in {"204", "304"}:
             assert response["content"]["application/json"]["schema"]

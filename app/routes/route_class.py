@@ -22,6 +22,7 @@ READS = {"GET"}
 MAX_NAME = 50
 # They change what a page means though its body may stay.
 PAGE_HEADERS = ("X-Total-Count", "Link")
+NOT_MODIFIED = {"description": "The caller's version is current."}
 
 
 class ServiceRoute(APIRoute):
@@ -41,6 +42,8 @@ class ServiceRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401 - APIRoute's own
         self._reads = set(options.get("methods") or READS) <= READS
+        if self._reads and self.has_etag:
+            options["responses"] = {**options.get("responses", {}), 304: NOT_MODIFIED}
         if not inspect.iscoroutinefunction(endpoint):
             endpoint = _in_thread(endpoint, reads=self._reads)
         super().__init__(path, endpoint, **options)
