@@ -47,10 +47,10 @@ class Change(NamedTuple):
 
 def change_what_sqlite_alters(movie: Table) -> None:
     """Add columns; add, drop and turn indexes."""
-    movie.append_column(Column("director", AutoString(length=100)))
-    movie.append_column(Column("seen", Boolean, nullable=False, server_default=false()))
-    movie.append_column(Column("runtime", Integer, nullable=False, server_default=text("90")))
-    movie.append_column(text_column(100, name="country", server_default="it's unknown"))
+    movie.append_column(Column("added_text", AutoString(length=100)))
+    movie.append_column(Column("added_flag", Boolean, nullable=False, server_default=false()))
+    movie.append_column(Column("added_number", Integer, nullable=False, server_default=text("90")))
+    movie.append_column(text_column(100, name="added_sorted", server_default="it's unknown"))
     drop_index(movie, "ix_movie_genre_average_rating_ranking")
     drop_index(movie, "ix_movie_year_id")
     Index("ix_movie_year_id", movie.c.year.desc(), movie.c.id)
@@ -62,11 +62,11 @@ def change_what_sqlite_recreates(movie: Table) -> None:
 
     Change a type, a default, and the text of a CHECK.
     """
-    movie.append_column(Column("imdb_id", AutoString(length=20)))
-    movie.append_constraint(UniqueConstraint("imdb_id"))
-    movie.append_column(Column("sequel_of", ForeignKey("movie.id", ondelete="SET NULL")))
+    movie.append_column(Column("added_unique", AutoString(length=20)))
+    movie.append_constraint(UniqueConstraint("added_unique"))
+    movie.append_column(Column("added_reference", ForeignKey("movie.id", ondelete="SET NULL")))
     movie.append_column(
-        Column("added", DateTime(timezone=True), nullable=False, server_default=func.now())
+        Column("added_time", DateTime(timezone=True), nullable=False, server_default=func.now())
     )
     movie.c.genre.type = text_column(120).type
     movie.c.genre.server_default = None
@@ -78,13 +78,13 @@ def change_what_sqlite_recreates(movie: Table) -> None:
 def add_table(movie: Table) -> None:
     """Add a table that refers to the movies."""
     Table(
-        "award",
+        "added_table",
         movie.metadata,
         Column("id", Integer, primary_key=True),
         Column("movie_id", ForeignKey("movie.id", ondelete="CASCADE"), nullable=False),
         Column("given_at", UTCDateTime(), nullable=False),
         CheckConstraint("id > 0", name="id_range"),
-        Index("ix_award_newest", text("given_at DESC")),
+        Index("ix_added_table_newest", text("given_at DESC")),
         sqlite_autoincrement=True,
     )
 
@@ -224,8 +224,8 @@ def test_a_revision_drops_a_column_that_the_models_have_no_more(
     without = MetaData(naming_convention=models.naming_convention)
     for table in models.sorted_tables:
         table.to_metadata(without)
-    models.tables["movie"].append_column(text_column(100, name="country", server_default="?"))
-    Index("ix_movie_country", models.tables["movie"].c.country.desc())
+    models.tables["movie"].append_column(text_column(100, name="added_sorted", server_default="?"))
+    Index("ix_movie_added_sorted", models.tables["movie"].c.added_sorted.desc())
     config = alembic_config(project)
     command.upgrade(config, "head")
     write_revision(project, "add")
@@ -246,10 +246,10 @@ def test_a_revision_drops_a_column_that_the_models_have_no_more(
 @pytest.mark.usefixtures("alembic_url")
 def test_a_column_that_rows_could_not_get_is_refused(project: Path, models: MetaData) -> None:
     command.upgrade(alembic_config(project), "head")
-    models.tables["movie"].append_column(Column("director", AutoString(), nullable=False))
+    models.tables["movie"].append_column(Column("added_text", AutoString(), nullable=False))
 
     with pytest.raises(
-        CommandError, match=r"movie\.director is NOT NULL and has no server default"
+        CommandError, match=r"movie\.added_text is NOT NULL and has no server default"
     ):
         write_revision(project, "change")
 
@@ -263,20 +263,20 @@ def test_the_steps_of_the_readme_work_in_a_folder_with_a_percent_sign(
     project = copy_of_project(tmp_path / "100% %(mine)s")
     models = project / "app" / "models.py"
     year = "    year: int\n"
-    director = "    director: str | None = Field(default=None, max_length=100)\n"
+    added_text = "    added_text: str | None = Field(default=None, max_length=100)\n"
     assert models.read_text().count(year) == 1
-    models.write_text(models.read_text().replace(year, year + director))
+    models.write_text(models.read_text().replace(year, year + added_text))
     commands = Commands(project, project)
     known_head = ScriptDirectory(PROJECT_ROOT / "migrations").get_current_head()
 
-    written = commands.alembic("revision", "--autogenerate", "-m", "directors of movies")
+    written = commands.alembic("revision", "--autogenerate", "-m", "a new field")
     upgraded = commands.alembic("upgrade", "head")
     checked = commands.database("check")
     upgraded_again = commands.alembic("upgrade", "head")
     taken_back = commands.alembic("downgrade", "-1")
 
     assert written.exit_code == 0
-    (file,) = (project / "migrations" / "versions").glob("*_directors_of_movies.py")
+    (file,) = (project / "migrations" / "versions").glob("*_a_new_field.py")
     at_head = Finished(0, f"Schema at {file.name.split('_')[3]} (head)\n", "")
     assert upgraded == upgraded_again == at_head
     assert checked == Finished(0, "Database sound\n", "")

@@ -159,7 +159,7 @@ def test_tables_are_in_the_models_module_only() -> None:
         if isinstance(node, ast.ClassDef) and any(word.arg == "table" for word in node.keywords)
     }
 
-    assert tables == {("models.py", "Movie"), ("models.py", "Rating")}
+    assert {file for file, _ in tables} == {"models.py"}
 
 
 def test_tables_are_made_from_the_models_for_comparison_only() -> None:
@@ -176,7 +176,7 @@ def test_tables_are_made_from_the_models_for_comparison_only() -> None:
 def test_api_offers_the_operations_of_the_contract_and_no_others(
     operations: dict[str, dict[str, Any]],
 ) -> None:
-    assert set(operations) == set(OPERATIONS)
+    assert set(operations) == set(OPERATIONS), "a new operation is added to OPERATIONS here"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -77,8 +77,8 @@ SQLITE_DIFFERENCES = {
     ),
     "a column too many": Replaced(
         "year INTEGER NOT NULL",
-        "year INTEGER NOT NULL, director VARCHAR",
-        "movie: column director is not in the models; the database has VARCHAR",
+        "year INTEGER NOT NULL, surplus VARCHAR",
+        "movie: column surplus is not in the models; the database has VARCHAR",
     ),
     "a column too few": Replaced(
         "created_at DATETIME",
@@ -397,7 +397,8 @@ def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
         movie["title"].casefold() for movie in after["movie"]
     ]
     command.downgrade(Config(INI), "c4a8d1f0e7b3")
-    assert contents(alembic_url)[1]["movie"] == after["movie"]
+    _, older = contents(alembic_url)
+    assert shared(after, older)["movie"] == older["movie"]
 
 
 @pytest.mark.parametrize(

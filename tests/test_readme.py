@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from sqlmodel import SQLModel
 from typer.main import get_group
 
 from app.config import PROJECT_ROOT, Settings, load_settings
@@ -52,7 +53,7 @@ def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None
     assert len(steps) >= 7
     assert [answer.rstrip("\n") for answer in answers] == [
         output.rstrip("\n") for _, output in steps
-    ]
+    ], "what the API answers now is written into the tour"
 
 
 @pytest.mark.slow
@@ -79,8 +80,9 @@ def test_every_setting_is_in_the_readme_and_the_example_with_its_default() -> No
     example = (PROJECT_ROOT / ".env.example").read_text()
     names = {f"MOVIE_{name.upper()}": field for name, field in Settings.model_fields.items()}
 
-    assert set(rows) == set(names)
-    assert set(re.findall(r"^#? ?(MOVIE_\w+)=", example, re.MULTILINE)) == set(names)
+    hint = "a new setting is added to the table in 'Settings' and to .env.example"
+    assert set(rows) == set(names), hint
+    assert set(re.findall(r"^#? ?(MOVIE_\w+)=", example, re.MULTILINE)) == set(names), hint
     for name, field in names.items():
         if isinstance(field.default, bool | int | float):
             assert json.loads(rows[name].strip("`")) == field.default
@@ -122,16 +124,32 @@ def test_every_route_is_in_the_readme_with_its_status(sqlite_url: str) -> None:
         for method, operation in operations.items()
     }
 
-    assert documented.keys() == responses.keys()
+    assert documented.keys() == responses.keys(), (
+        "a new operation is added to the table in 'The API'"
+    )
     for route, status in documented.items():
         assert status in responses[route]
+
+
+def test_every_column_is_in_the_diagram_of_the_readme() -> None:
+    entities = re.findall(
+        r"^    (\w+) \{\n(.*?)^    \}", section("The data"), re.DOTALL | re.MULTILINE
+    )
+    documented = {
+        name.lower(): re.findall(r"^ +\w+ (\w+)", columns, re.MULTILINE)
+        for name, columns in entities
+    }
+
+    assert documented == {
+        name: list(table.columns.keys()) for name, table in SQLModel.metadata.tables.items()
+    }, "a new column is added to the diagram in 'The data', in the order of the model"
 
 
 def test_every_command_of_the_script_is_in_the_readme() -> None:
     commands = get_group(cli).list_commands(None)  # type: ignore[arg-type] # it needs no context
     documented = re.findall(r"scripts/db\.py ([a-z-]+)", section("Commands"))
 
-    assert set(documented) == set(commands)
+    assert set(documented) == set(commands), "a new command is added to the table in 'Commands'"
 
 
 def test_every_package_is_in_the_readme_with_what_it_is_for() -> None:
@@ -146,7 +164,7 @@ def test_every_package_is_in_the_readme_with_what_it_is_for() -> None:
         ),
     )
 
-    assert packages <= set(documented)
+    assert packages <= set(documented), "a new package is added to 'What each package is for'"
 
 
 def test_every_promise_names_a_test_that_there_is() -> None:
