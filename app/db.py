@@ -36,7 +36,7 @@ def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
             busy_timeout,
             foreign_keys=True,
             begin="BEGIN",
-            pool_size=SQLITE_THREADS,
+            pool_size=2 * SQLITE_THREADS + 2,
         )
     return _postgresql_engine(url, busy_timeout, pool_size=POSTGRESQL_THREADS, pool_pre_ping=True)
 

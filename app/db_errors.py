@@ -63,6 +63,12 @@ def violated_constraint(error: IntegrityError) -> str | None:
     return "_".join(["uq", columns[0][0], *(name for _, name in columns)])
 
 
+def is_interrupted(error: Exception) -> bool:
+    """Tell whether SQLite has given up a read that took too long or met a lock."""
+    interrupts = ("SQLITE_INTERRUPT", "SQLITE_BUSY", "SQLITE_LOCKED")
+    return isinstance(error, DBAPIError) and str(code_of(error)).startswith(interrupts)
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Tell whether SQLite has waited for another connection's lock in vain."""
     return error.sqlite_errorname.startswith("SQLITE_BUSY")

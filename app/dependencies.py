@@ -10,6 +10,7 @@ from app.errors import PreconditionFailed, WrongApiKey
 from app.etags import etag_of_movie, is_among
 from app.read_models import MovieRead
 from app.repository import MovieRepository, Precondition
+from app.transactions import KEPT
 
 API_KEY_HEADER = "X-API-Key"
 
@@ -21,7 +22,8 @@ async def get_session(request: Request) -> Session:
     which hands the connection back. To yield it and close it afterwards, as the bench's baseline
     does, would cost a request a tenth of its time.
     """
-    return Session(request.app.state.engine)
+    state = request.app.state
+    return Session(state.engine, info={KEPT: state.kept})
 
 
 SessionDep = Annotated[Session, Depends(get_session)]

@@ -79,6 +79,7 @@ RETRY = {"Retry-After": "1"}
 # An error that is not in the table is answered like its nearest ancestor.
 ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.MovieNotFound: ErrorResponse(404, "Movie not found"),
+    errors.MoviesNotFound: ErrorResponse(404, None),
     errors.RatingNotFound: ErrorResponse(404, "Rating not found"),
     errors.DuplicateTitle: ErrorResponse(409, "A movie with this title already exists"),
     errors.PreconditionFailed: ErrorResponse(

@@ -1,5 +1,7 @@
 """What can go wrong, in the service's own words. error_handlers.py maps each to a response."""
 
+from collections.abc import Sequence
+
 
 class MovieServiceError(Exception):
     """Root of every error that the service raises on purpose."""
@@ -7,6 +9,19 @@ class MovieServiceError(Exception):
 
 class MovieNotFound(MovieServiceError):
     """No movie has this id."""
+
+
+class MoviesNotFound(MovieNotFound):
+    """Some ratings of a list are of movies that do not exist; their positions are named.
+
+    Attributes:
+        positions: where they stand in the list, counted from zero.
+    """
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        named = ", ".join(map(str, positions))
+        super().__init__(f"Movie not found: at position {named} of the list, counted from zero")
+        self.positions = positions
 
 
 class RatingNotFound(MovieServiceError):

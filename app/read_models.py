@@ -37,6 +37,18 @@ class NewMovie(NamedTuple):
     genre: str = DEFAULT_GENRE
 
 
+class NewRating(NamedTuple):
+    """A score to be stored, 1 to 5. Without a user it is anonymous.
+
+    Where many requests are stored together, ``trace_id`` tells whose rating it is.
+    """
+
+    movie_id: int
+    score: int
+    user_id: int | None = None
+    trace_id: str | None = None
+
+
 @dataclass(slots=True)
 class MovieRead:
     """A movie with its rating aggregates."""

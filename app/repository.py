@@ -1,7 +1,8 @@
 """MovieRepository: every query and write as a domain verb, and nothing of HTTP."""
 
+import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import statements
 from app.db_errors import violated_constraint
-from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
+from app.errors import DuplicateTitle, MovieNotFound, MoviesNotFound, RatingNotFound
 from app.logs import log_event
 from app.models import (
     DEFAULT_GENRE,
@@ -24,7 +25,7 @@ from app.models import (
     search_key,
     utc_now,
 )
-from app.read_models import MovieRead, NewMovie, Page, Ranking, RatingRead, Sort
+from app.read_models import MovieRead, NewMovie, NewRating, Page, Ranking, RatingRead, Sort
 from app.statements import PageSlice
 from app.transactions import after_commit, reading, writing
 
@@ -245,6 +246,25 @@ class MovieRepository:
             self._log("rating.added", movie_id=movie_id, user_id=user_id, score=score)
         return RatingRead(*row)
 
+    def add_ratings(self, ratings: Sequence[NewRating]) -> None:
+        """Store many ratings, all or none: far cheaper than one by one.
+
+        They take effect in their order, so that of a user's ratings of one movie the last stands.
+
+        Raises:
+            MoviesNotFound: some are of movies that do not exist.
+        """
+        with writing(self._session) as connection:
+            _require_movies(connection, ratings)
+            # The place of a user's first rating of a movie, and the value of the last.
+            standing: dict[tuple[int, int | None, int], NewRating] = {}
+            for position, rating in enumerate(ratings):
+                anonymous = 0 if rating.user_id else position
+                standing[rating.movie_id, rating.user_id, anonymous] = rating
+            _store(connection, [*standing.values()])
+            for rating in ratings:
+                self._log("rating.added", **rating._asdict())
+
     def remove_rating(self, movie_id: int, user_id: int) -> None:
         """Delete a user's rating of a movie.
 
@@ -261,7 +281,7 @@ class MovieRepository:
             _adjust_aggregates(connection, movie_id, count_change=-1, sum_change=-old)
             self._log("rating.removed", movie_id=movie_id, user_id=user_id)
 
-    def _log(self, event: str, **fields: int | None) -> None:
+    def _log(self, event: str, **fields: int | str | None) -> None:
         after_commit(self._session, partial(log_event, event, logging.INFO, **fields))
 
     def _lock(
@@ -305,6 +325,63 @@ def _problems_of_texts(movie_id: int, title: str, search_title: str, genre: str)
             is_normal = False
         if not is_normal:
             yield f"movie {movie_id} ({title}): the {name} is not in its normal form"
+
+
+def _require_movies(connection: Connection, ratings: Sequence[NewRating]) -> None:
+    """Lock the movies that are rated.
+
+    Raises:
+        MoviesNotFound: some do not exist.
+    """
+    dialect = connection.dialect.name
+    ids = sorted({rating.movie_id for rating in ratings})
+    parameters = {"movie_ids": json.dumps(ids) if dialect == "sqlite" else ids}
+    known = set(connection.execute(statements.LOCK_MOVIES[dialect], parameters).scalars())
+    if len(known) < len(ids):
+        raise MoviesNotFound([n for n, r in enumerate(ratings) if r.movie_id not in known])
+
+
+def _store(connection: Connection, ratings: Sequence[NewRating]) -> None:
+    """Store ratings of which no two are by one user for one movie."""
+    now = utc_now()
+    scores = _stored_scores(connection, [(r.movie_id, r.user_id) for r in ratings if r.user_id])
+    new, replaced = [], []
+    changes: dict[int, dict[str, int]] = {}
+    for movie_id, score, user_id, _ in ratings:
+        old = scores.get((movie_id, user_id))
+        if old is None:
+            rating = {"movie_id": movie_id, "user_id": user_id, "score": score, "created_at": now}
+            new.append(rating)
+        else:
+            key = {"this_movie": movie_id, "by_user": user_id}
+            replaced.append(key | {"new_score": score, "new_created_at": now})
+        change = changes.setdefault(
+            movie_id, {"this_movie": movie_id, "count_change": 0, "sum_change": 0}
+        )
+        change["count_change"] += old is None
+        change["sum_change"] += score - (old or 0)
+    for statement, rows in (
+        (statements.INSERT_RATINGS, new),
+        (statements.REPLACE_RATINGS, replaced),
+        (statements.ADJUST_AGGREGATES, [*changes.values()]),
+    ):
+        if rows:
+            connection.execute(statement, rows)
+
+
+def _stored_scores(
+    connection: Connection, keys: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int | None], int]:
+    """Return the stored scores of some movies by some users."""
+    if not keys:
+        return {}
+    dialect = connection.dialect.name
+    parameters: dict[str, object] = {"pairs": json.dumps(keys)}
+    if dialect == "postgresql":
+        movies, users = zip(*keys, strict=True)
+        parameters = {"of_movies": [*movies], "by_users": [*users]}
+    rows = connection.execute(statements.SCORES[dialect], parameters)
+    return {(movie_id, user_id): score for movie_id, user_id, score in rows}
 
 
 def _adjust_aggregates(

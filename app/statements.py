@@ -10,12 +10,15 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     ColumnElement,
     Float,
     Integer,
     Select,
     UnaryExpression,
+    and_,
+    any_,
     bindparam,
     cast,
     delete,
@@ -207,6 +210,51 @@ INSERT_RATING = insert(RATING).returning(*RATING_COLUMNS)
 REPLACE_RATING = update(RATING).where(*_its_rating_by_user).returning(*RATING_COLUMNS)
 DELETE_RATING = delete(RATING).where(*_its_rating_by_user).returning(RATING.c.score)
 DELETE_RATINGS = delete(RATING).where(_its_ratings)
+
+# Many ratings at once. A list of pairs stands in the query as one parameter that it joins with:
+# SQLite would scan the table for a list of pairs after IN.
+_ids = func.json_each(bindparam("movie_ids")).table_valued("value")
+_pairs = func.json_each(bindparam("pairs")).table_valued("value")
+_id_array = bindparam("movie_ids", type_=ARRAY(Integer))
+_given = (
+    func.unnest(
+        bindparam("of_movies", type_=ARRAY(Integer)), bindparam("by_users", type_=ARRAY(Integer))
+    )
+    .table_valued("movie_id", "user_id")
+    .render_derived()
+)
+LOCK_MOVIES: dict[str, Select[Any]] = {
+    "sqlite": select(MOVIE.c.id).where(MOVIE.c.id.in_(select(_ids.c.value))),
+    # In one order, so that two of these never wait for each other.
+    "postgresql": (
+        select(MOVIE.c.id)
+        .where(MOVIE.c.id == any_(_id_array))
+        .order_by(MOVIE.c.id)
+        .with_for_update(key_share=True)
+    ),
+}
+_user_rating = RATING.c["movie_id", "user_id", "score"]
+SCORES: dict[str, Select[Any]] = {
+    "sqlite": select(*_user_rating).join_from(
+        _pairs,
+        RATING,
+        and_(
+            RATING.c.movie_id == func.json_extract(_pairs.c.value, "$[0]"),
+            RATING.c.user_id == func.json_extract(_pairs.c.value, "$[1]"),
+        ),
+    ),
+    "postgresql": select(*_user_rating).join_from(
+        _given,
+        RATING,
+        and_(RATING.c.movie_id == _given.c.movie_id, RATING.c.user_id == _given.c.user_id),
+    ),
+}
+INSERT_RATINGS = insert(RATING)
+REPLACE_RATINGS = (
+    update(RATING)
+    .where(*_its_rating_by_user)
+    .values(score=bindparam("new_score"), created_at=bindparam("new_created_at"))
+)
 
 MOVIE_TEXTS = select(*MOVIE.c["id", "title", "search_title", "genre"]).execution_options(
     yield_per=1000

@@ -8,18 +8,31 @@
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-# Keys of Session.info.
-_TRANSACTION = "movie_service.transaction"
+# Keys of Session.info: the transaction that is open, its connection, and what follows its commit.
+_KIND = "movie_service.kind"
+_CONNECTION = "movie_service.connection"
 _AFTER_COMMIT = "movie_service.after_commit"
+# Where the service's sessions have the connections that it keeps open.
+KEPT = "movie_service.kept"
 # The execution option and the key of Connection.info that db.py's engines know.
 BEGIN = "movie_service.begin"
 CHANGES_AT_BEGIN = "movie_service.changes_at_begin"
+
+
+class Transactions(Protocol):
+    """How transactions begin and end on a connection that is kept open."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open a snapshot."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that holds the write lock."""
 
 
 @contextmanager
@@ -29,19 +42,19 @@ def reading(session: Session) -> Iterator[Connection]:
     Joins the transaction that is open, and leaves it open. Without one, begins a snapshot and
     ends it at the end.
     """
-    if session.in_transaction():
+    if (connection := session.info.get(_CONNECTION)) is not None:
+        yield connection
+    elif session.in_transaction():
         session.flush()
         yield session.connection()
-        return
-    # SQLite reads a snapshot in any transaction, PostgreSQL only when asked to.
-    postgresql = session.get_bind().dialect.name == "postgresql"
-    options = {"isolation_level": "REPEATABLE READ"} if postgresql else {}
-    session.info[_TRANSACTION] = "reading"
-    try:
-        yield session.connection(execution_options=options)
-    finally:
-        del session.info[_TRANSACTION]
-        session.rollback()
+    else:
+        kept: Transactions | None = session.info.get(KEPT)
+        with kept.reading() if kept else _snapshot(session) as connection:
+            session.info |= {_KIND: "reading", _CONNECTION: connection}
+            try:
+                yield connection
+            finally:
+                del session.info[_KIND], session.info[_CONNECTION]
 
 
 @contextmanager
@@ -59,26 +72,23 @@ def writing(session: Session) -> Iterator[Connection]:
     Raises:
         RuntimeError: it stands inside ``reading()``, whose snapshot cannot be written to.
     """
-    outer = session.info.get(_TRANSACTION)
-    if outer == "reading":
+    kind = session.info.get(_KIND)
+    if kind == "reading":
         raise RuntimeError("writing() cannot stand inside reading()")
-    if outer == "writing" or _has_uncommitted_changes(session):
-        with _savepoint(session):
-            yield session.connection()
+    if kind == "writing" or _has_uncommitted_changes(session):
+        with _savepoint(session) as connection:
+            yield connection
         return
     if session.in_transaction():
         session.commit()
-    session.info[_TRANSACTION] = "writing"
     actions: list[Callable[[], object]] = []
-    session.info[_AFTER_COMMIT] = actions
-    try:
-        yield _begin_write(session)
-        session.commit()
-    except BaseException:
-        session.rollback()
-        raise
-    finally:
-        del session.info[_TRANSACTION], session.info[_AFTER_COMMIT]
+    kept: Transactions | None = session.info.get(KEPT)
+    with kept.writing() if kept else _transaction(session) as connection:
+        session.info |= {_KIND: "writing", _CONNECTION: connection, _AFTER_COMMIT: actions}
+        try:
+            yield connection
+        finally:
+            del session.info[_KIND], session.info[_CONNECTION], session.info[_AFTER_COMMIT]
     for action in actions:
         action()
 
@@ -96,26 +106,45 @@ def after_commit(session: Session, action: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _savepoint(session: Session) -> Iterator[None]:
+def _snapshot(session: Session) -> Iterator[Connection]:
+    # SQLite reads a snapshot in any transaction, PostgreSQL only when asked to.
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    options = {"isolation_level": "REPEATABLE READ"} if postgresql else {}
+    try:
+        yield session.connection(execution_options=options)
+    finally:
+        session.rollback()
+
+
+@contextmanager
+def _transaction(session: Session) -> Iterator[Connection]:
+    try:
+        connection = session.connection(execution_options={BEGIN: "BEGIN IMMEDIATE"})
+        # An engine that db.py has not made leaves the beginning to the driver, which waits for
+        # the first change and so for too long.
+        if connection.dialect.name == "sqlite" and not _driver(connection).in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+
+
+@contextmanager
+def _savepoint(session: Session) -> Iterator[Connection]:
     actions: list[Callable[[], object]] = session.info.get(_AFTER_COMMIT, [])
     done_before = len(actions)
+    kept: Transactions | None = session.info.get(KEPT)
+    connection: Connection | None = session.info.get(_CONNECTION) if kept else None
     try:
-        with session.begin_nested():
-            yield
+        with connection.begin_nested() if connection else session.begin_nested():
+            yield connection or session.connection()
         # Entities that the caller has loaded show what was written without them.
         session.expire_all()
     except BaseException:
         del actions[done_before:]
         raise
-
-
-def _begin_write(session: Session) -> Connection:
-    connection = session.connection(execution_options={BEGIN: "BEGIN IMMEDIATE"})
-    # An engine that db.py has not made leaves the beginning to the driver, which waits for the
-    # first change and so for too long.
-    if connection.dialect.name == "sqlite" and not _driver(connection).in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    return connection
 
 
 def _has_uncommitted_changes(session: Session) -> bool:

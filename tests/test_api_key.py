@@ -44,6 +44,7 @@ def test_the_document_lists_what_writes() -> None:
         "DELETE /movies/{movie_id}",
         "DELETE /movies/{movie_id}/ratings/{user_id}",
         "POST /ratings",
+        "POST /ratings/batch",
     ]
 
 

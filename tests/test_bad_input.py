@@ -610,6 +610,7 @@ def test_new_route_checks_its_query_without_having_to_ask() -> None:
         return values
 
     app = FastAPI(exception_handlers=EXCEPTION_HANDLERS)
+    app.state.kept = None
     app.include_router(router, prefix="/new")
     client = TestClient(app)
     expected = {

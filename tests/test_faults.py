@@ -19,8 +19,8 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from sqlalchemy import Engine, event
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlmodel import Session
 
 from app.backup.copy import backup
@@ -258,11 +258,9 @@ class PageLimit:
     def attach(self, engine: Engine) -> None:
         """Hold the application to the limit."""
 
-        @event.listens_for(engine, "checkout")
-        def limit(connection: DBAPIConnection, *_: object) -> None:
-            cursor = connection.cursor()
+        @event.listens_for(engine, "before_cursor_execute")
+        def limit(_connection: Connection, cursor: DBAPICursor, *_: object) -> None:
             cursor.execute(f"PRAGMA max_page_count={self._pages}")
-            cursor.close()
 
     def fill(self) -> None:
         """Leave no room, whatever the size is now."""

@@ -49,6 +49,7 @@ OPERATIONS = {
     "DELETE /movies/{movie_id}": {204, 404, 422, 503},
     "GET /ratings": {200, 422, 503},
     "POST /ratings": {204, 400, 404, 422, 503},
+    "POST /ratings/batch": {204, 400, 404, 422, 503},
     "DELETE /movies/{movie_id}/ratings/{user_id}": {204, 404, 422, 503},
 }
 

@@ -1,7 +1,7 @@
 """Trace ids: one per request, the caller's own if it is valid."""
 
 import re
-from uuid import uuid4
+from secrets import token_hex
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,8 +26,12 @@ class TraceIdMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = next((value for name, value in scope["headers"] if name == _HEADER), b"")
-        value = sent if _VALID.fullmatch(sent) else uuid4().hex.encode()
+        value = b""
+        for name, sent in scope["headers"]:
+            if name == _HEADER and _VALID.fullmatch(sent):
+                value = sent
+                break
+        value = value or token_hex(16).encode()
         trace_id.set(value.decode())
 
         async def send_with_id(message: Message) -> None:

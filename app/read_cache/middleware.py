@@ -19,7 +19,7 @@ ENTRY_OVERHEAD = 2048
 
 
 # The path, the query and the origin of a request.
-Key = tuple[str, bytes, str]
+Key = tuple[str, bytes, bytes]
 
 
 class CachedResponse(NamedTuple):
@@ -31,8 +31,8 @@ class CachedResponse(NamedTuple):
 
     async def send(self, send: Send, if_none_match: list[str]) -> None:
         """Send the response, or 304 to a caller who has it already."""
-        status, headers, body = 200, [*self.headers], self.body
-        if is_among(self.etag, if_none_match):
+        status, headers, body = 200, self.headers, self.body
+        if if_none_match and is_among(self.etag, if_none_match):
             status, body = 304, b""
             headers = [header for header in headers if not header[0].startswith(b"content-")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -81,31 +81,43 @@ class ReadCacheMiddleware:
         if version != self._version:
             self._forget_all(version)
 
-        headers = Headers(scope=scope)
-        key = (scope["path"], scope["query_string"], headers.get("origin", ""))
+        origin, conditions = b"", []
+        for name, value in scope["headers"]:
+            if name == b"origin":
+                origin = value
+            elif name == b"if-none-match":
+                conditions.append(value.decode("latin-1"))
+        key = (scope["path"], scope["query_string"], origin)
         response = self._responses.get(key)
         if response is None:
-            messages: list[Message] = []
-
-            async def collect(message: Message) -> None:
-                messages.append(message)
-
-            # Whole, whatever version the caller has: it is kept for others too.
-            unconditional = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
-            await self.app({**scope, "headers": unconditional}, receive, collect)
-            etag = Headers(raw=messages[0]["headers"]).get("etag")
-            if etag is None:
-                for message in messages:
-                    await send(message)
+            response = await self._ask(scope, receive, send)
+            if response is None:
                 return
-            body = b"".join(message.get("body", b"") for message in messages[1:])
-            response = CachedResponse([*messages[0]["headers"]], body, etag)
             # While the answer was made, another request may have seen a newer database.
             if version == self._version:
                 self._keep(key, response)
         else:
             self._responses.move_to_end(key)
-        await response.send(send, headers.getlist("if-none-match"))
+        await response.send(send, conditions)
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> CachedResponse | None:
+        """Return the application's answer, or send it and return None if it has no ETag."""
+        messages: list[Message] = []
+
+        async def collect(message: Message) -> None:
+            messages.append(message)
+
+        # Whole, whatever version the caller has: it is kept for others too.
+        unconditional = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
+        await self.app({**scope, "headers": unconditional}, receive, collect)
+        headers = messages[0]["headers"]
+        etag = Headers(raw=headers).get("etag")
+        if etag is None:
+            for message in messages:
+                await send(message)
+            return None
+        body = b"".join(message.get("body", b"") for message in messages[1:])
+        return CachedResponse([*headers], body, etag)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,5 +1,7 @@
 """The headers of a list: how long it is and where its other pages are."""
 
+from urllib.parse import parse_qsl, urlencode
+
 from starlette.datastructures import URL
 
 
@@ -12,9 +14,12 @@ def page_headers(url: URL, *, total: int, limit: int, offset: int) -> dict[str, 
     if offset + limit < total:
         offsets["next"] = offset + limit
     offsets["last"] = last
-    links = []
-    for relation, target in offsets.items():
-        page = url.include_query_params(limit=limit, offset=target)
-        # Relative to the host, which a reverse proxy may know by another name.
-        links.append(f'<{page.path}?{page.query}>; rel="{relation}"')
+    query = parse_qsl(url.query, keep_blank_values=True)
+    filters = urlencode([(name, value) for name, value in query if name not in ("limit", "offset")])
+    # Relative to the host, which a reverse proxy may know by another name.
+    page = f"{url.path}?{filters}&" if filters else f"{url.path}?"
+    links = [
+        f'<{page}limit={limit}&offset={target}>; rel="{relation}"'
+        for relation, target in offsets.items()
+    ]
     return {"X-Total-Count": str(total), "Link": ", ".join(links)}

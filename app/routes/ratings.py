@@ -2,15 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Body, Query, Request, Response, status
 
 from app.dependencies import RepositoryDep
 from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
-from app.errors import MovieNotFound
-from app.read_models import RatingRead
+from app.errors import MovieNotFound, MoviesNotFound
+from app.read_models import NewRating, RatingRead
 from app.routes.pagination import page_headers
 from app.routes.route_class import ServiceRoute
 from app.schemas import RatingCreate, RatingQuery
+
+BATCH_PATH = "/ratings/batch"
 
 router = APIRouter(prefix="/ratings", tags=["ratings"], route_class=ServiceRoute)
 
@@ -40,3 +42,25 @@ def list_ratings(
 def rate_movie(rating: RatingCreate, repository: RepositoryDep) -> None:
     """The rating counts. A user's second rating of a movie replaces the first."""
     repository.add_rating(rating.movie_id, rating.score, rating.user_id)
+
+
+@router.post(
+    BATCH_PATH.removeprefix(router.prefix),
+    summary="Rate many movies",
+    status_code=status.HTTP_204_NO_CONTENT,
+    response_class=Response,
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, MoviesNotFound),
+)
+def rate_movies(
+    ratings: Annotated[
+        list[RatingCreate],
+        Body(
+            min_length=1,
+            max_length=1000,
+            examples=[[{"movie_id": 1, "user_id": 42, "score": 5}]],
+        ),
+    ],
+    repository: RepositoryDep,
+) -> None:
+    """Store up to 1,000 ratings in their order, all or none. An error names the position."""
+    repository.add_ratings([NewRating(**rating.model_dump()) for rating in ratings])

@@ -7,13 +7,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
+from app.db_errors import is_interrupted
 from app.dependencies import require_api_key
 from app.errors import DatabaseBusy, UnsupportedEncoding
 from app.etags import etag_of, is_among
@@ -67,7 +68,7 @@ class ServiceRoute(APIRoute):
         return read if self._reads else write
 
 
-async def limit_concurrent_writes(request: Request) -> "asyncio.Semaphore":
+async def limit_concurrent_writes(app: FastAPI) -> asyncio.Semaphore:
     """Wait for this write's turn, first come, first served, and return what to release.
 
     A blocked writer occupies a worker thread and starves reads. SQLite lets one write at a time
@@ -76,9 +77,9 @@ async def limit_concurrent_writes(request: Request) -> "asyncio.Semaphore":
     Raises:
         DatabaseBusy: the turn did not come within the setting ``busy_timeout``.
     """
-    writers: asyncio.Semaphore = request.app.state.writers
+    writers: asyncio.Semaphore = app.state.writers
     try:
-        async with asyncio.timeout(request.app.state.settings.busy_timeout):
+        async with asyncio.timeout(app.state.settings.busy_timeout):
             await writers.acquire()
     except TimeoutError:
         raise DatabaseBusy from None
@@ -90,26 +91,38 @@ def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., An
     # FastAPI passes the request under one name only: the function's own, if it asks for it.
     own_name = next((p.name for p in signature.parameters.values() if p.annotation is Request), "")
 
-    @wraps(function)
-    async def read(**arguments: object) -> object:
+    async def read(request: Request, arguments: dict[str, Any]) -> object:
+        app = request.app
+        kept = app.state.kept
+        # A session or repository that somebody has put in may wait for anything.
+        if kept is not None and not app.dependency_overrides:
+            try:
+                with kept.deadline():
+                    return function(**arguments)
+            except Exception as error:
+                if not is_interrupted(error):
+                    raise
         return await run_in_threadpool(function, **arguments)
 
-    @wraps(function)
-    async def write(**arguments: Any) -> object:  # noqa: ANN401 - the function's own
-        request = arguments[own_name] if own_name else arguments.pop("request")
-        turn = await limit_concurrent_writes(request)
+    async def write(request: Request, arguments: dict[str, Any]) -> object:
+        turn = await limit_concurrent_writes(request.app)
         try:
             return await run_in_threadpool(function, **arguments)
         finally:
             turn.release()
 
-    if reads:
-        return read
+    run = read if reads else write
+
+    @wraps(function)
+    async def endpoint(**arguments: Any) -> object:  # noqa: ANN401 - the function's own
+        request = arguments[own_name] if own_name else arguments.pop("request")
+        return await run(request, arguments)
+
     if not own_name:
         request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
         parameters = [*signature.parameters.values(), request]
-        write.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what FastAPI reads
-    return write
+        endpoint.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # what FastAPI reads
+    return endpoint
 
 
 def _query_parameters(dependant: Dependant) -> Iterator[str]:

@@ -1,0 +1,109 @@
+"""Ratings that wait for a commit, and the task that commits them."""
+
+import asyncio
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from app.errors import MovieNotFound, MoviesNotFound
+from app.logs import trace_id
+from app.read_models import NewRating
+from app.repository import MovieRepository
+from app.routes.route_class import limit_concurrent_writes
+
+# As many as a batch over HTTP may hold: a commit of more would keep its first senders waiting.
+MAX_RATINGS = 1000
+
+
+class Waiting(NamedTuple):
+    """A rating that is not stored yet."""
+
+    rating: NewRating
+    repository: MovieRepository
+    stored: asyncio.Future[None]
+
+
+class GroupCommit:
+    """Commits one batch at a time. What arrives meanwhile is the next batch.
+
+    A commit waits for the disk, whatever it holds: ratings that share one share that wait. A
+    rating that finds no commit running is stored at once and waits for no company.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._waiting: list[Waiting] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def add(self, rating: NewRating, repository: MovieRepository) -> None:
+        """Store a rating, and return when it is committed.
+
+        Raises:
+            MovieNotFound: no movie has its id.
+            DatabaseError: the commit failed, for this rating and those that shared it.
+        """
+        if self._app.dependency_overrides:
+            # Somebody has put in a repository of their own for each request: no two share one.
+            await self._add_alone(rating, repository)
+            return
+        stored = asyncio.get_running_loop().create_future()
+        owned = rating._replace(trace_id=trace_id.get())
+        self._waiting.append(Waiting(owned, repository, stored))
+        if self._task is None:
+            self._task = asyncio.create_task(self._commit_all())
+        await stored
+
+    async def _add_alone(self, rating: NewRating, repository: MovieRepository) -> None:
+        turn = await limit_concurrent_writes(self._app)
+        try:
+            await run_in_threadpool(
+                repository.add_rating, rating.movie_id, rating.score, rating.user_id
+            )
+        finally:
+            turn.release()
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._commit_next()
+        finally:
+            self._task = None
+
+    async def _commit_next(self) -> None:
+        arrived = len(self._waiting)
+        try:
+            turn = await limit_concurrent_writes(self._app)
+        except Exception as error:  # noqa: BLE001 - each sender answers with it
+            batch, self._waiting = self._waiting[:arrived], self._waiting[arrived:]
+            return _fail(batch, error)
+        batch, self._waiting = self._waiting[:MAX_RATINGS], self._waiting[MAX_RATINGS:]
+        try:
+            await self._store(batch)
+        except Exception as error:  # noqa: BLE001 - each sender answers with it
+            _fail(batch, error)
+        finally:
+            turn.release()
+        return None
+
+    async def _store(self, batch: list[Waiting]) -> None:
+        while batch:
+            ratings = [waiting.rating for waiting in batch]
+            try:
+                await run_in_threadpool(batch[0].repository.add_ratings, ratings)
+            except MoviesNotFound as error:
+                unknown = [batch[position] for position in error.positions]
+                _fail(unknown, MovieNotFound())
+                batch = [waiting for waiting in batch if waiting not in unknown]
+            else:
+                for waiting in batch:
+                    if not waiting.stored.done():
+                        waiting.stored.set_result(None)
+                return
+
+
+def _fail(batch: list[Waiting], error: Exception) -> None:
+    for waiting in batch:
+        # A sender that has gone away has cancelled its own.
+        if not waiting.stored.done():
+            waiting.stored.set_exception(error)
