@@ -11,7 +11,9 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,12 +27,19 @@ from rich.console import Console
 from rich.table import Table
 
 from app.errors import UnusableFile
-from scripts.bench.catalogues import SEED, fill_baseline, make_catalogue
+from scripts.bench.catalogues import (
+    SEED,
+    fill_baseline,
+    fill_baseline_on_postgresql,
+    make_catalogue,
+    postgresql_copy,
+)
 from scripts.bench.load import ANSWER_TIMEOUT, WRK, BenchError, Load, Target, get, load, post, serve
 from scripts.bench.movielens import peak_memory, seconds_of_executemany, seconds_of_import
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PAGE = 50
+BATCH = 1000
 # So many different requests that few are repeated within a round.
 REQUESTS = 20_000
 # A round counts whole answers: of few slow ones the last, cut short, would weigh much.
@@ -51,6 +60,7 @@ class Plan:
     seconds: float
     rounds: int
     movielens: Path | None
+    postgres: str | None
 
     def say(self, text: str) -> None:
         """Tell what is being done, apart from the table."""
@@ -65,24 +75,35 @@ class Plan:
         return path
 
     @contextmanager
-    def service(self, catalogue: Path, *, read_cache: bool = False) -> Iterator[int]:
-        """Run the service on a catalogue and yield its port."""
+    def service(
+        self, database: Path | str, *, read_cache: bool = False, workers: int = 1
+    ) -> Iterator[int]:
+        """Run the service on a catalogue or a URL, and yield its port."""
         environment = {
-            "MOVIE_DATABASE_URL": f"sqlite:///{catalogue}",
+            "MOVIE_DATABASE_URL": _url(database),
             "MOVIE_READ_CACHE": str(read_cache),
         }
-        with serve("app.main:app", self.folder / "service.log", environment) as port:
+        log = self.folder / f"service-{workers}.log"
+        with serve("app.main:app", log, environment, workers=workers) as port:
             yield port
 
     @contextmanager
-    def baseline(self, catalogue: Path) -> Iterator[int]:
-        """Run the baseline on a copy of a catalogue and yield its port."""
-        path = self.folder / "baseline.db"
-        environment = {"BASELINE_FILE": str(path)}
+    def baseline(self, database: Path | str) -> Iterator[int]:
+        """Run the baseline on a copy of a catalogue, and yield its port."""
+        copy = self.folder / "baseline.db" if isinstance(database, Path) else database
+        environment = {"BASELINE_URL": _url(copy)}
         with serve("scripts.bench.baseline:app", self.folder / "baseline.log", environment) as port:
-            fill_baseline(path, catalogue)
+            if isinstance(copy, Path) and isinstance(database, Path):
+                fill_baseline(copy, database)
+            else:
+                fill_baseline_on_postgresql(str(copy))
             yield port
-        path.unlink()
+        if isinstance(copy, Path):
+            copy.unlink()
+
+
+def _url(database: Path | str) -> str:
+    return f"sqlite:///{database}" if isinstance(database, Path) else database
 
 
 class Rounds(NamedTuple):
@@ -151,25 +172,158 @@ def warm_up(plan: Plan, target: Target) -> float:
     return max(plan.seconds, ENOUGH_ANSWERS * first.seconds / max(first.requests, 1))
 
 
-def reads_against_baseline(plan: Plan) -> Iterator[Row]:
-    """Load the service and the baseline with each kind of read."""
-    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+def on_sqlite(plan: Plan) -> Iterator[Row]:
+    """Load the service and the baseline on SQLite with each kind of request."""
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    aims = Aims(movie=3.5, page=4.5, top=120, ratings={1: 2, 8: 3.5, 64: 5})
+    yield from against_baseline(plan, catalogue, aims)
+
+
+def on_postgresql(plan: Plan) -> Iterator[Row]:
+    """Load the service and the baseline on PostgreSQL with each kind of request."""
+    if plan.postgres is None:
+        return
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    aims = Aims(movie=1.5, page=2, top=1, ratings={8: 2, 64: 3})
+    with postgresql_copy(plan.postgres, catalogue) as url:
+        for row in against_baseline(plan, url, aims):
+            yield row._replace(measured=f"PostgreSQL: {row.measured}")
+
+
+class Aims(NamedTuple):
+    """How many times the baseline's requests/s the service should answer."""
+
+    movie: float
+    page: float
+    top: float
+    # By number of clients.
+    ratings: dict[int, float]
+
+
+def against_baseline(plan: Plan, database: Path | str, aims: Aims) -> Iterator[Row]:
+    """Load the service and the baseline, nothing cached, with each kind of request."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     any_movie = [get(f"/movies/{rng.randint(1, plan.movies)}") for _ in range(REQUESTS)]
     reads = [
-        ("GET /movies/{id}", any_movie, 1.5),
-        (f"GET /movies?limit={PAGE}", [get(f"/movies?limit={PAGE}")], 2),
-        (f"GET /movies/top of {plan.ratings:,} ratings", [get("/movies/top")], 60),
+        ("GET /movies/{id}", any_movie, aims.movie),
+        (f"GET /movies?limit={PAGE}", [get(f"/movies?limit={PAGE}")], aims.page),
+        (f"GET /movies/top of {plan.ratings:,} ratings", [get("/movies/top")], aims.top),
+        ("GET /health, an empty route", [get("/health")], 0.8),
     ]
-    with plan.service(catalogue) as service, plan.baseline(catalogue) as baseline:
+    with plan.service(database) as service, plan.baseline(database) as baseline:
         for name, requests, aim in reads:
             plan.say(name)
-            rounds = load_in_turn(
-                plan,
-                Target(service, requests, plan.clients),
-                Target(baseline, requests, plan.clients),
-            )
-            yield Row.of_rate(name, rounds, aim, "baseline")
+            targets = (Target(port, requests, plan.clients) for port in (service, baseline))
+            yield Row.of_rate(name, load_in_turn(plan, *targets), aim, "baseline")
+        requests = some_ratings(plan)
+        for clients, aim in aims.ratings.items():
+            name = f"POST /ratings, {clients} client(s)"
+            plan.say(name)
+            targets = (Target(port, requests, clients) for port in (service, baseline))
+            rounds = load_in_turn(plan, *targets)
+            failed = [
+                f"{side} {sum(one.errors for one in loads)} of {sum(x.requests for x in loads)}"
+                for side, loads in zip(("service", "baseline"), rounds, strict=True)
+            ]
+            note = f"{name} that failed: {', '.join(failed)}"
+            yield Row.of_rate(name, rounds, aim, "baseline")._replace(note=note)
+            yield Row.of_latency(f"{name}, p99", rounds, 1, "baseline", "p99")
+
+
+def some_ratings(plan: Plan) -> list[bytes]:
+    """Return ratings of any movies, each by another user."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    return [
+        post(
+            "/ratings",
+            {"movie_id": rng.randint(1, plan.movies), "user_id": user, "score": rng.randint(1, 5)},
+        )
+        for user in range(1, REQUESTS + 1)
+    ]
+
+
+def nine_reads_a_rating(plan: Plan) -> Iterator[Row]:
+    """Load the service, as it comes, and the baseline with nine reads for each rating."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    requests = []
+    for rating in some_ratings(plan)[: REQUESTS // 10]:
+        reads = [get(f"/movies/{rng.randint(1, plan.movies)}") for _ in range(6)]
+        pages = [get(f"/movies?limit={PAGE}&offset={PAGE * rng.randrange(100)}") for _ in range(3)]
+        requests += [rating, *reads, *pages]
+    name = "Nine reads for each rating, default settings"
+    plan.say(name)
+    with plan.baseline(catalogue) as baseline:
+        with plan.service(catalogue, read_cache=True) as service:
+            targets = [Target(port, requests, plan.clients) for port in (service, baseline)]
+            rounds = load_in_turn(plan, *targets)
+            yield Row.of_rate(name, rounds, 4, "baseline")
+            yield Row.of_latency(f"{name}, p99", rounds, 0.33, "baseline", "p99")
+            name = f"GET /movies?limit={PAGE} from memory, against an empty route"
+            plan.say(name)
+            page = Target(service, [get(f"/movies?limit={PAGE}")], plan.clients)
+            empty = Target(baseline, [get("/health")], plan.clients)
+            yield Row.of_rate(name, load_in_turn(plan, page, empty), 1.8, "baseline's empty route")
+        name = "Nine reads for each rating, two workers"
+        plan.say(name)
+        with (
+            plan.service(catalogue, read_cache=True, workers=2) as two,
+            plan.service(catalogue, read_cache=True) as one,
+        ):
+            targets = [Target(port, requests, plan.clients) for port in (two, one)]
+            yield Row.of_rate(name, load_in_turn(plan, *targets), 1.6, "one worker")
+
+
+def batches_of_ratings(plan: Plan) -> Iterator[Row]:
+    """Compare ratings sent a thousand at a time with the same sent one by one, per rating."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    batches = [
+        post(
+            "/ratings/batch",
+            [
+                {"movie_id": movie, "user_id": user, "score": rng.randint(1, 5)}
+                for movie in rng.sample(range(1, plan.movies + 1), BATCH)
+            ],
+        )
+        for user in range(1, 21)
+    ]
+    name = f"POST /ratings/batch of {BATCH:,}, per rating"
+    plan.say(name)
+    with plan.service(catalogue) as port:
+        targets = Target(port, batches, 1), Target(port, some_ratings(plan), 1)
+        mine, others, ratio = load_in_turn(plan, *targets).compare(lambda one: one.rate)
+    compared_with = f"{others:,.0f}/s one by one"
+    yield Row(name, f"{mine * BATCH:,.0f}/s", compared_with, ratio * BATCH, 20, at_least=True)
+
+
+def reads_beside_searches(plan: Plan) -> Iterator[Row]:
+    """Load the service and the baseline with one movie while clients search in vain."""
+    catalogue = plan.catalogue(movies=plan.many_movies, ratings=plan.ratings)
+    searches = [get(f"/movies?q=nothing{n}") for n in range(1000)]
+    name = f"GET /movies/{{id}} while {plan.clients} clients search {plan.many_movies:,} movies"
+    plan.say(name)
+    movie = [get("/movies/7")]
+    with plan.service(catalogue) as port, ThreadPoolExecutor() as pool:
+        alone = load(Target(port, movie, 1), plan.seconds, plan.folder)
+        beside = Path(tempfile.mkdtemp(dir=plan.folder))
+        busy = pool.submit(load, Target(port, searches, plan.clients), plan.seconds + 2, beside)
+        time.sleep(1)
+        among = load(Target(port, movie, 1), plan.seconds, plan.folder)
+        searched = busy.result()
+    note = (
+        f"Beside it {searched.rate:,.0f} searches/s; "
+        f"p99 {among.p99:,.1f} ms, {alone.p99:,.1f} ms without searches"
+    )
+    yield Row(
+        name,
+        f"{among.rate:,.0f}/s",
+        f"{alone.rate:,.0f}/s without searches",
+        among.rate / alone.rate,
+        0.2,
+        at_least=True,
+        note=note,
+    )
 
 
 def top_at_two_sizes(plan: Plan) -> Iterator[Row]:
@@ -194,43 +348,6 @@ def last_page(plan: Plan) -> Iterator[Row]:
         plan.say(name)
         rounds = load_in_turn(plan, Target(port, last, 1), Target(port, first, 1))
         yield Row.of_latency(name, rounds, 3, "first page")
-
-
-def ratings_against_baseline(plan: Plan) -> Iterator[Row]:
-    """Load the service and the baseline with ratings, each of which is on disk when answered."""
-    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
-    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
-    ratings = [
-        {"movie_id": rng.randint(1, plan.movies), "user_id": user, "score": rng.randint(1, 5)}
-        for user in range(1, REQUESTS + 1)
-    ]
-    requests = [post("/ratings", rating) for rating in ratings]
-    name = f"POST /ratings, {plan.clients} clients"
-    plan.say(name)
-    with plan.service(catalogue) as service, plan.baseline(catalogue) as baseline:
-        rounds = load_in_turn(
-            plan,
-            Target(service, requests, plan.clients),
-            Target(baseline, requests, plan.clients),
-        )
-    failed = [
-        f"{side}: {sum(load.errors for load in loads)} of {sum(load.requests for load in loads)}"
-        for side, loads in zip(("service", "baseline"), rounds, strict=True)
-    ]
-    note = f"POST /ratings that failed: {', '.join(failed)}"
-    yield Row.of_rate(name, rounds, 2.5, "baseline")._replace(note=note)
-    yield Row.of_latency(f"{name}, p99", rounds, 1, "baseline", "p99")
-
-
-def repeated_read(plan: Plan) -> Iterator[Row]:
-    """Compare a read that is answered from memory with a route that does nothing."""
-    name = f"GET /movies?limit={PAGE} again and again"
-    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
-    plan.say(name)
-    with plan.service(catalogue, read_cache=True) as port:
-        page = Target(port, [get(f"/movies?limit={PAGE}")], plan.clients)
-        health = Target(port, [get("/health")], plan.clients)
-        yield Row.of_rate(name, load_in_turn(plan, page, health), 2, "GET /health")
 
 
 def movielens_import(plan: Plan) -> Iterator[Row]:
@@ -260,12 +377,14 @@ def movielens_import(plan: Plan) -> Iterator[Row]:
 
 
 MEASUREMENTS = (
-    reads_against_baseline,
+    on_sqlite,
+    nine_reads_a_rating,
+    batches_of_ratings,
+    reads_beside_searches,
     top_at_two_sizes,
     last_page,
-    ratings_against_baseline,
-    repeated_read,
     movielens_import,
+    on_postgresql,
 )
 
 
@@ -286,7 +405,7 @@ def report(rows: list[Row], plan: Plan) -> None:
     for line in (
         *(row.note for row in rows if row.note),
         *([] if plan.movielens else ["The import was not measured: --movielens FOLDER"]),
-        "Nothing is cached but where a read is sent again and again; ratings with synchronous=FULL",
+        "Nothing is cached but in the rows that say so; ratings with synchronous=FULL",
         f"{load_facts} of {client}",
         f"{plan.movies:,} movies where no other number stands; {os.cpu_count()} cores, one worker",
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}",
@@ -314,6 +433,10 @@ def bench(
             exists=True, file_okay=False, help="A MovieLens folder, to measure its import."
         ),
     ] = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option(help="The URL of a PostgreSQL database, to measure on its server too."),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Where to keep the catalogues meanwhile."),
@@ -338,6 +461,7 @@ def bench(
             seconds=seconds,
             rounds=rounds,
             movielens=movielens,
+            postgres=postgres,
         )
         try:
             rows = [row for measurement in MEASUREMENTS for row in measurement(plan)]

@@ -61,9 +61,9 @@ class BaselineRating(RatingCreate, table=True):
     movie: BaselineMovie | None = Relationship(back_populates="ratings")
 
 
+url = os.environ.get("BASELINE_URL", "sqlite:///baseline.db")
 engine = create_engine(
-    f"sqlite:///{os.environ.get('BASELINE_FILE', 'baseline.db')}",
-    connect_args={"check_same_thread": False},
+    url, connect_args={"check_same_thread": False} if url.startswith("sqlite") else {}
 )
 
 

@@ -3,12 +3,13 @@
 import random
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TypedDict
+from uuid import uuid4
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert, make_url, select
 
 from app import statements
 from app.migrate import migrate_to_head
@@ -18,6 +19,7 @@ SEED = 20_000
 GENRES = ("Action", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Horror", "Sci-Fi")
 SCALE = range(1, 6)
 RATINGS_A_USER = 160
+BATCH = 10_000
 RATED_AT = "2026-01-31 12:00:00.000000"
 
 INSERT_MOVIE = "INSERT INTO movie (id, title, search_title, year, genre) VALUES (?, ?, ?, ?, ?)"
@@ -77,6 +79,57 @@ def fill_baseline(path: Path, catalogue: Path) -> None:
         database.execute(COPY_MOVIES)
         database.execute(COPY_RATINGS)
         database.commit()
+
+
+@contextmanager
+def postgresql_copy(server: str, catalogue: Path) -> Iterator[str]:
+    """Yield the URL of a new PostgreSQL database with a catalogue in the service's tables.
+
+    Args:
+        server: the URL of a database on the server, whose user may create databases.
+        catalogue: the SQLite database to copy.
+    """
+    name = f"movie_bench_{uuid4().hex}"
+    url = make_url(server).set(drivername="postgresql+psycopg")
+    administrator = create_engine(url, isolation_level="AUTOCOMMIT")
+    with administrator.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        copy = url.set(database=name).render_as_string(hide_password=False)
+        migrate_to_head(copy)
+        source, target = create_engine(f"sqlite:///{catalogue}"), create_engine(copy)
+        with source.connect() as reader, target.begin() as writer:
+            for table in (statements.MOVIE, statements.RATING):
+                rows = reader.execution_options(yield_per=BATCH).execute(select(table))
+                for batch in rows.mappings().partitions():
+                    writer.execute(insert(table), [dict(row) for row in batch])
+                sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
+                last = f"(SELECT max(id) FROM {table.name})"  # noqa: S608 - names of this project
+                writer.exec_driver_sql(f"SELECT setval({sequence}, {last})")
+        with target.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("VACUUM ANALYZE")
+        source.dispose()
+        target.dispose()
+        yield copy
+    finally:
+        with administrator.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        administrator.dispose()
+
+
+def fill_baseline_on_postgresql(url: str) -> None:
+    """Copy a catalogue into the baseline's tables beside it, which are there and empty."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for copy in (COPY_MOVIES, COPY_RATINGS):
+            connection.exec_driver_sql(copy.replace("catalogue.", ""))
+        for table in ("baseline_movie", "baseline_rating"):
+            sequence = f"pg_get_serial_sequence('{table}', 'id')"
+            last = f"(SELECT max(id) FROM {table})"  # noqa: S608 - names of this project
+            connection.exec_driver_sql(f"SELECT setval({sequence}, {last})")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
 
 
 def _movies(rng: random.Random, movies: int) -> Iterator[tuple[int, str, str, int, str]]:

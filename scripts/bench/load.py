@@ -82,13 +82,14 @@ def post(path: str, payload: object) -> bytes:
 
 
 @contextmanager
-def serve(app: str, log: Path, environment: dict[str, str]) -> Iterator[int]:
-    """Run an application in a uvicorn process of its own with one worker, and yield its port.
+def serve(app: str, log: Path, environment: dict[str, str], *, workers: int = 1) -> Iterator[int]:
+    """Run an application in a uvicorn process of its own, and yield its port.
 
     Args:
         app: module and attribute, as uvicorn takes it.
         log: a file for what the server writes.
         environment: variables beside those of this process, whose own settings are left out.
+        workers: how many processes answer.
 
     Raises:
         BenchError: the server does not come up; the message ends with what it wrote.
@@ -98,6 +99,7 @@ def serve(app: str, log: Path, environment: dict[str, str]) -> Iterator[int]:
         port: int = free.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MOVIE_")}
     command = [sys.executable, "-m", "uvicorn", app, "--host", HOST, "--port", str(port)]
+    command += ["--workers", str(workers)]
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 - this project's own applications
             command, env=inherited | environment, stdout=output, stderr=output
