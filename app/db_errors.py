@@ -56,7 +56,8 @@ def violated_constraint(error: IntegrityError) -> str | None:
         name: str | None = diagnostics.constraint_name
         return name
     # SQLite tells the columns, of which the naming convention in models.py makes the name.
-    match = re.fullmatch(r"UNIQUE constraint failed: (.+)", str(error.orig))
+    # Of an index on an expression it tells the name, which no constraint of the models has.
+    match = re.fullmatch(r"UNIQUE constraint failed: (\w+\.\w+(?:, \w+\.\w+)*)", str(error.orig))
     if match is None:
         return None
     columns = [column.split(".") for column in match[1].split(", ")]

@@ -92,9 +92,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.UnsupportedEncoding: ErrorResponse(415, None, {"Accept-Encoding": "identity"}),
     errors.DatabaseBusy: ErrorResponse(503, "The database is busy, try again in a moment", RETRY),
     errors.DatabaseFull: ErrorResponse(507, "The database's disk is full, nothing was stored"),
-    errors.DatabaseUnavailable: ErrorResponse(
-        503, "The database cannot be used at the moment", RETRY
-    ),
+    errors.DatabaseError: ErrorResponse(503, "The database cannot be used at the moment", RETRY),
     errors.SchemaMissing: ErrorResponse(
         503,
         "The database has no schema or an older one. Run: uv run alembic upgrade head",
@@ -126,7 +124,7 @@ def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
     """
     documented: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
-        response = ERROR_RESPONSES[kind]
+        response = response_of(kind)
         entry = documented.setdefault(response.status, {"model": response.body})
         summary = (kind.__doc__ or response.body.__doc__ or "").partition("\n")[0]
         entry["description"] = "\n\n".join(filter(None, [entry.get("description"), summary]))
@@ -137,13 +135,13 @@ def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-def respond_to(error: Exception) -> ErrorResponse:
-    """Return how an error, or else its nearest ancestor in the table, is answered."""
-    return next(ERROR_RESPONSES[kind] for kind in type(error).__mro__ if kind in ERROR_RESPONSES)
+def response_of(kind: type[Exception]) -> ErrorResponse:
+    """Return how a kind of error, or else its nearest ancestor in the table, is answered."""
+    return next(ERROR_RESPONSES[parent] for parent in kind.__mro__ if parent in ERROR_RESPONSES)
 
 
 async def _answer_service_error(_request: Request, error: errors.MovieServiceError) -> Response:
-    response = respond_to(error)
+    response = response_of(type(error))
     return _json(response, response.detail or str(error))
 
 
@@ -157,21 +155,20 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
     places = dict.fromkeys(".".join(map(str, problem["loc"])) for problem in problems)
     # The names without the values, which may be secret; and not all of thousands of them.
     log_event("request.rejected", fields=",".join(places)[:MAX_LOGGED_FIELDS])
-    return _json(respond_to(error), problems)
+    return _json(response_of(type(error)), problems)
 
 
-async def _answer_database_error(_request: Request, error: DBAPIError) -> Response:
+async def _answer_database_error(request: Request, error: DBAPIError) -> Response:
     reason = str(error.orig)
     log_event("database.error", logging.WARNING, code=code_of(error), reason=reason)
     meaning = database_error(error)
     if meaning is None:
         raise error
-    return _json(respond_to(meaning), respond_to(meaning).detail)
+    return await _answer_service_error(request, meaning)
 
 
-async def _answer_pool_timeout(_request: Request, _: PoolTimeoutError) -> Response:
-    busy = ERROR_RESPONSES[errors.DatabaseBusy]
-    return _json(busy, busy.detail)
+async def _answer_pool_timeout(request: Request, _: PoolTimeoutError) -> Response:
+    return await _answer_service_error(request, errors.DatabaseBusy())
 
 
 async def _answer_wrong_method(request: Request, error: HTTPException) -> Response:
@@ -201,8 +198,8 @@ def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
     return [method for method in METHODS if method in methods]
 
 
-async def _answer_unforeseen_error(request: Request, error: Exception) -> Response:
-    unforeseen = respond_to(error)
+async def _answer_unforeseen_error(request: Request, _: Exception) -> Response:
+    unforeseen = ERROR_RESPONSES[Exception]
     response = _json(unforeseen, unforeseen.detail)
     # The outermost layer answers this one, past the middleware that adds these.
     response.headers[TRACE_HEADER] = trace_id.get() or ""
@@ -223,7 +220,12 @@ def _json(response: ErrorResponse, detail: object) -> Response:
 EXCEPTION_HANDLERS: dict[
     int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]
 ] = {
-    errors.MovieServiceError: _answer_service_error,
+    # Each by itself: one without an answer is a fault, whose traceback belongs in the log.
+    **{
+        kind: _answer_service_error
+        for kind in ERROR_RESPONSES
+        if issubclass(kind, errors.MovieServiceError)
+    },
     RequestValidationError: _answer_validation_error,
     405: _answer_wrong_method,
     DBAPIError: _answer_database_error,

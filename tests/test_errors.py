@@ -1,0 +1,143 @@
+"""Every error has one answer: its own, its nearest ancestor's, or a 500 that browsers can read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from app.config import Settings
+from app.db import create_db_engine
+from app.dependencies import get_repository
+from app.error_handlers import ERROR_RESPONSES
+from app.errors import MovieServiceError, UnusableFile
+from app.main import create_app
+from app.repository import MovieRepository
+from tests.databases import ENGINES, new_database
+from tests.helpers import Sample, movie_rows, store
+
+INTERNAL = {"detail": "Internal server error"}
+
+
+def descendants(kind: type[MovieServiceError]) -> Iterator[type[MovieServiceError]]:
+    """Yield the service's errors below one in the tree."""
+    for child in kind.__subclasses__():
+        yield child
+        yield from descendants(child)
+
+
+KINDS = sorted({*descendants(MovieServiceError)}, key=lambda kind: kind.__name__)
+
+
+class Raising(MovieRepository):
+    """A repository that raises whatever is asked of it."""
+
+    def __init__(self, error: Exception) -> None:
+        """Take no session."""
+        self._error = error
+
+    def get(self, _movie_id: int) -> None:  # type: ignore[override] # it returns nothing
+        """Raise."""
+        raise self._error
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """No engine has a say in what a repository raises."""
+    return sqlite_url
+
+
+def answer(app: FastAPI, error: Exception, **headers: str) -> Response:
+    """Return how the service answers an error."""
+    app.dependency_overrides[get_repository] = lambda: Raising(error)
+    client = TestClient(app, raise_server_exceptions=False)
+    return client.get("/movies/1", headers={"X-Trace-Id": "mine", **headers})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not UnusableFile])
+def test_an_error_is_answered_like_its_parent_and_never_as_a_500(
+    app: FastAPI, kind: type[MovieServiceError]
+) -> None:
+    child: type[MovieServiceError] = type("Child", (kind,), {})
+    grandchild: type[MovieServiceError] = type("Grandchild", (child,), {})
+
+    # Past __init__, whose arguments differ.
+    own, *others = [
+        answer(app, each.__new__(each, "The reason")) for each in (kind, child, grandchild)
+    ]
+
+    assert own.status_code != 500
+    if kind in ERROR_RESPONSES:
+        expected = ERROR_RESPONSES[kind]
+        assert own.status_code == expected.status
+        assert own.json() == {"detail": expected.detail or "The reason"}
+        assert (
+            expected.headers.items()
+            <= {name: own.headers[name] for name in expected.headers}.items()
+        )
+    for other in others:
+        assert (other.status_code, other.content) == (own.status_code, own.content)
+        assert other.headers == own.headers
+
+
+def test_an_error_that_no_request_should_meet_reaches_the_servers_log(app: FastAPI) -> None:
+    error = UnusableFile("ratings.csv, line 2: a secret")
+    response = answer(app, error)
+
+    assert (response.status_code, response.json()) == (500, INTERNAL)
+    with pytest.raises(UnusableFile):
+        TestClient(app).get("/movies/1")
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:5174", "http://localhost:5174"),
+        ("https://elsewhere.example", None),
+        (None, None),
+    ],
+)
+def test_a_500_can_be_read_by_the_pages_that_may_call_the_service(
+    app: FastAPI, origin: str | None, allowed: str | None
+) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+
+    response = answer(app, RuntimeError("a secret"), **headers)
+
+    assert (response.status_code, response.json()) == (500, INTERNAL)
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["X-Trace-Id"] == "mine"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers.get("Access-Control-Allow-Origin") == allowed
+    exposed = response.headers.get("Access-Control-Expose-Headers", "")
+    assert ("X-Trace-Id" in exposed) == (origin is not None)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_a_constraint_that_is_not_the_titles_is_not_called_a_title_that_exists(
+    tmp_path: Path, engine_name: str
+) -> None:
+    with new_database(engine_name, tmp_path, migrated=True) as url:
+        engine = create_db_engine(url)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE UNIQUE INDEX somebodys ON movie (year)")
+            connection.exec_driver_sql("CREATE UNIQUE INDEX another ON movie (lower(genre))")
+        store(engine, Sample("Heat", 1995, "Crime"), Sample("Alien", 1979, "Sci-Fi"))
+        before = movie_rows(engine)
+        app = create_app(Settings(database_url=url, auto_setup=False))
+        with TestClient(app, raise_server_exceptions=False) as client:
+            answers = [
+                client.post("/movies", json={"title": "Ronin", "year": 1995, "genre": "Action"}),
+                client.post("/movies", json={"title": "Ronin", "year": 1998, "genre": "Crime"}),
+                client.put("/movies/2", json={"title": "Ronin", "year": 1995, "genre": "Action"}),
+                client.patch("/movies/2", json={"genre": "Crime"}),
+            ]
+            same_title = client.post("/movies", json={"title": "Heat", "year": 1998})
+        after = movie_rows(engine)
+        engine.dispose()
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(500, INTERNAL)] * 4
+    assert same_title.status_code == 409
+    assert after == before
