@@ -185,12 +185,11 @@ def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
         # A mounted application has answered, and names the methods of its path itself.
         methods = set((error.headers or {}).get("Allow", "").split(", "))
     else:
-        # Routing leaves notes under "fastapi", which would be taken for this method's.
         methods = {
             method
             for method in METHODS
             for route in request.app.routes
-            if route.matches({**scope, "method": method, "fastapi": {}})[0] is Match.FULL
+            if route.matches({**scope, "method": method})[0] is Match.FULL
         }
     if "GET" in methods:
         methods.add("HEAD")

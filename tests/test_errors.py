@@ -7,6 +7,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
 
 from app.config import Settings
 from app.db import create_db_engine
@@ -110,6 +112,7 @@ def test_a_500_can_be_read_by_the_pages_that_may_call_the_service(
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Trace-Id"] == "mine"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Connection"] == "close"
     assert response.headers.get("Access-Control-Allow-Origin") == allowed
     exposed = response.headers.get("Access-Control-Expose-Headers", "")
     assert ("X-Trace-Id" in exposed) == (origin is not None)
@@ -135,6 +138,8 @@ def test_a_constraint_that_is_not_the_titles_is_not_called_a_title_that_exists(
                 client.patch("/movies/2", json={"genre": "Crime"}),
             ]
             same_title = client.post("/movies", json={"title": "Heat", "year": 1998})
+        with Session(engine) as session, pytest.raises(IntegrityError):
+            MovieRepository(session).create(title="Ronin", year=1998, genre="Crime")
         after = movie_rows(engine)
         engine.dispose()
 

@@ -1,13 +1,17 @@
 """HEAD wherever GET answers, and Allow: each path tells which methods it has."""
 
+import asyncio
+
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Headers
 from sqlalchemy import Engine
+from starlette.types import Message, Receive, Scope, Send
 
 from app.config import Settings
 from app.main import create_app
+from app.middleware.head import HeadMiddleware
 from app.routes.route_class import ServiceRoute
 from tests.logs import events
 from tests.operations import OPERATIONS, READING, store_what_examples_name
@@ -77,6 +81,30 @@ def test_head_has_the_status_and_headers_of_get_and_no_body(
     assert "ETag" in heads["/movies"].headers
     assert "X-Total-Count" in heads["/movies"].headers
     assert int(heads["/movies"].headers["Content-Length"]) == len(gets["/movies"].content)
+
+
+def test_body_in_chunks_is_dropped_whole() -> None:
+    chunk: Message = {"type": "http.response.body", "body": b"x", "more_body": True}
+    answered: list[Message] = [
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]},
+        *[chunk] * 2,
+        {"type": "http.response.body", "body": b"x"},
+    ]
+    sent: list[Message] = []
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        for message in answered:
+            await send(message)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(HeadMiddleware(answer)({"type": "http", "method": "HEAD"}, receive, send))
+
+    assert sent == [answered[0], {"type": "http.response.body"}]
 
 
 @pytest.mark.parametrize("path", ["/movies", f"{STATIC}/swagger-ui.css"])
