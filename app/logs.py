@@ -20,10 +20,10 @@ _PLAIN_VALUE = re.compile(r"[A-Za-z0-9._/:-]+")
 
 
 class Event(NamedTuple):
-    """What a log record says: an event and what it touched.
+    """The message of a log record: an event and what it touched.
 
-    As text it is ``movie.created movie_id=7 trace_id=demo-1234``. Values are escaped: nothing that
-    a caller sends can end a line or pose as another field.
+    As text: ``movie.created movie_id=7 trace_id=demo-1234``. Values are escaped, so that nothing a
+    caller sends can end a line or pass for another field.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Event(NamedTuple):
 
 
 def log_event(event: str, level: int = logging.INFO, /, **fields: object) -> None:
-    """Log an event with the fields that are not None, and the trace id of its request.
+    """Log an event with the fields that are not None and the trace id of the current request.
 
-    That is the request being served, unless ``fields`` name another ``trace_id``.
+    A ``trace_id`` among the fields takes precedence.
     """
     if not LOGGER.isEnabledFor(level):
         return
     fields["trace_id"] = fields.pop("trace_id", None) or trace_id.get()
     given = {name: value for name, value in fields.items() if value is not None}
-    # Logger.log() would look for the calling line, which nobody reads: half of an event's cost.
+    # Logger.log() would also look up the calling line, at half of an event's cost.
     LOGGER.handle(logging.LogRecord(LOGGER.name, level, "", 0, Event(event, given), None, None))
 
 

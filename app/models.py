@@ -1,7 +1,7 @@
-"""The tables, and the form in which text is stored. A change of a table needs a migration.
+"""The tables, and the form in which text is stored. Changing a table takes a migration.
 
-A SQLModel table does not validate when it is constructed, so payloads have classes of their own
-(schemas.py) and every bound stands here again as a named CHECK.
+A SQLModel table does not validate when it is constructed, so request payloads have classes
+of their own (schemas.py) and every bound is also a named CHECK here.
 """
 
 # No `from __future__ import annotations` here: it breaks SQLModel relationships.
@@ -27,7 +27,7 @@ SQLModel.metadata.naming_convention = {
 DEFAULT_GENRE = "Unknown"
 TITLE_MAX_LENGTH = 300
 GENRE_MAX_LENGTH = 100
-# PostgreSQL's INTEGER ends here, and larger values crash both engines' drivers.
+# The largest INTEGER of PostgreSQL; larger values crash both drivers.
 INTEGER_MAX = 2**31 - 1
 YEAR_MIN, YEAR_MAX = 1900, 2100
 SCORE_MIN, SCORE_MAX = 1, 5
@@ -44,12 +44,12 @@ def text_column(length: int, **options: Any) -> Column[str]:  # noqa: ANN401 - C
 
 
 def utc_now() -> datetime:
-    """Return the present moment, aware of its zone as the tables need it."""
+    """Return the current time. It is timezone-aware: the tables reject naive values."""
     return datetime.now(UTC)
 
 
-# Control characters but for white space, and Unicode's Default_Ignorable_Code_Point and
-# interlinear annotations, which no font shows. Source: DerivedCoreProperties.txt of Unicode 15.
+# No font shows these: control characters except white space, Unicode's
+# Default_Ignorable_Code_Point, and interlinear annotations. Source: DerivedCoreProperties.txt of Unicode 15.
 _INVISIBLE = re.compile(
     "[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -103,7 +103,7 @@ def normalize_genre(genre: str) -> str:
         raise ValueError("must be a single genre, without '|'")
     words = re.split(r"([\s/&-])", normalize_title(genre))
     cased = normalize("NFC", "".join(word.capitalize() for word in words))
-    # A few characters change their case in two steps. What is stored must not change again.
+    # Some characters change case in two steps, and what is stored must be stable.
     return cased if cased == genre else normalize_genre(cased)
 
 
@@ -112,7 +112,7 @@ def _is_visible(character: str) -> bool:
 
 
 def search_key(title: str) -> str:
-    """Return what a search compares: the title without differences of case, in any script."""
+    """Return the case-folded title, which searches match against."""
     return title.casefold()
 
 
@@ -147,13 +147,13 @@ class Movie(SQLModel, table=True):
         Index(None, "year", "id"),
         Index(None, "rating_count", "id"),
         Index(None, "genre", "title"),
-        # An id is never used again, so that a bookmark cannot come to mean another movie.
+        # Ids are never reused: a bookmark must not come to mean another movie.
         {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(sa_column=text_column(TITLE_MAX_LENGTH))
-    # casefold() makes up to three characters of one.
+    # casefold() can triple the length.
     search_title: str = Field(
         default=None,
         sa_column=text_column(3 * TITLE_MAX_LENGTH, default=_search_key_of_new_row),
@@ -173,11 +173,11 @@ class Movie(SQLModel, table=True):
 
 @event.listens_for(Movie.title, "set")
 def _keep_search_title(movie: Movie, title: str, *_: object) -> None:
-    """Let the key follow a title that is changed in a session."""
+    """Update the search key when a title changes in a session."""
     movie.search_title = search_key(title)
 
 
-# The order of each ranking, for the whole catalogue and within a genre.
+# Each ranking's order, over the whole catalogue and within a genre.
 for _name in ("average_rating", "weighted_rating"):
     _ranking = (
         col(getattr(Movie, _name)).desc(),
@@ -189,11 +189,11 @@ for _name in ("average_rating", "weighted_rating"):
 
 
 class Rating(SQLModel, table=True):
-    """A user's score for a movie. Without a user it is anonymous, and each such one counts."""
+    """A user's score for a movie. Anonymous ratings have no user, and each of them counts."""
 
     __table_args__ = (
         UniqueConstraint("movie_id", "user_id"),
-        # A list of whole numbers and not a range: SQLite would store 4.5 in an INTEGER column.
+        # A list instead of a range: SQLite would store 4.5 in an INTEGER column.
         CheckConstraint("score IN (1, 2, 3, 4, 5)", name="score_range"),
         Index(None, "movie_id", "id"),
         Index(None, "user_id", "id"),

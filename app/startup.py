@@ -1,4 +1,4 @@
-"""Start-up: the database made ready, the starter movies, and a failure told in a line or two."""
+"""Start-up: preparing the database, the starter movies, and readable start-up errors."""
 
 import os
 import sys
@@ -29,10 +29,10 @@ STARTER_MOVIES = (
 
 
 def init_db(settings: Settings, engine: Engine) -> None:
-    """Make the database ready for the service.
+    """Prepare the database.
 
-    With ``auto_setup`` it brings the schema to head and loads the starter movies into an empty
-    catalogue. Without, it only looks at the schema.
+    With ``auto_setup``, bring the schema to head and load the starter movies into an empty
+    catalogue. Without it, only check the schema.
 
     Raises:
         SetupError: the database cannot be used, or its schema does not fit the service.
@@ -53,7 +53,7 @@ def init_db(settings: Settings, engine: Engine) -> None:
 
 @contextmanager
 def open_session() -> Iterator[Session]:
-    """Yield a session for a command, on the database of the settings, its schema at head.
+    """Yield a session for a command on the configured database, whose schema must be at head.
 
     Raises:
         SetupError: there is no such database, or its schema does not fit the service.
@@ -72,7 +72,7 @@ def open_session() -> Iterator[Session]:
 def _require_writable(url: URL) -> None:
     if url.get_backend_name() != "sqlite" or not file_exists(url):
         return
-    # SQLite itself would begin a transaction all the same and fail at its first write.
+    # SQLite would open it all the same and fail at the first write.
     if not os.access(str(url.database), os.W_OK):
         raise SetupError(explain_read_only(url.database))
 

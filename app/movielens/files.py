@@ -1,7 +1,7 @@
 """MovieLens' two CSV files, movies.csv and ratings.csv: reading and writing them.
 
 The format is described in https://files.grouplens.org/datasets/movielens/ml-latest-README.html.
-Nothing here knows of the database.
+This module knows nothing of the database.
 """
 
 import csv
@@ -28,7 +28,7 @@ from app.schemas import Genre, Title, UrlId, UrlInt
 MOVIES_FILE = "movies.csv"
 RATINGS_FILE = "ratings.csv"
 MOVIES_HEADER = ("movieId", "title", "genres")
-# With a column of ours, for titles that do not end in their year.
+# Our own extension, for titles that do not end in their year.
 MOVIES_HEADER_WITH_YEAR = (*MOVIES_HEADER, "year")
 RATINGS_HEADER = ("userId", "movieId", "rating", "timestamp")
 NO_GENRES = "(no genres listed)"
@@ -36,7 +36,7 @@ NO_GENRES = "(no genres listed)"
 NO_YEAR = "no year"
 YEAR_OUT_OF_RANGE = f"year not in {YEAR_MIN}..{YEAR_MAX}"
 
-# (1995), and for series (2006-2007) or (2019- ), with any dash.
+# (1995), and for series (2006-2007) or (2019- ), with any kind of dash.
 _YEAR_AT_END = re.compile(r"\(([0-9]{4})\s*(?:[-\u2013\u2014]\s*[0-9]*\s*)?\)$")
 # "0.5" to "5.0", and "1" to "5". Half stars round half up.
 _SCORES = {str(halves / 2): (halves + 1) // 2 for halves in range(1, 2 * SCORE_MAX + 1)} | {
@@ -45,14 +45,14 @@ _SCORES = {str(halves / 2): (halves + 1) // 2 for halves in range(1, 2 * SCORE_M
 _TIMESTAMP = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{1,6}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# In microseconds since then; a day inside of what a datetime can hold, for other time zones.
+# In microseconds since the epoch. A day of slack keeps datetimes valid in every time zone.
 _EARLIEST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-# Whole seconds with no more digits are within these bounds.
+# Whole seconds of so few digits need no check against the bounds.
 _USUAL_DIGITS = 11
-# How many bytes to read at a time.
+# Bytes read at a time.
 _CHUNK = 2**16
-# How much of a broken value to quote.
+# How much of an invalid value an error quotes.
 _QUOTED_CHARACTERS = 60
 
 _TITLE: TypeAdapter[str] = TypeAdapter(Title)
@@ -63,7 +63,7 @@ _INTEGER: TypeAdapter[int] = TypeAdapter(UrlInt)
 
 @dataclass(slots=True)
 class MovieRow:
-    """A movie in a file, or to be put into one."""
+    """A movie of a file."""
 
     id: int
     title: str
@@ -73,7 +73,7 @@ class MovieRow:
 
 @dataclass(slots=True)
 class RatingRow:
-    """A rating in such a file. Without a user it is anonymous."""
+    """A rating of a file. Without a user it is anonymous."""
 
     movie_id: int
     user_id: int | None
@@ -82,23 +82,23 @@ class RatingRow:
 
 
 class MovieLensFolder:
-    """The movies and ratings of a folder, to be read once: all movies, and then the ratings.
+    """The movies and ratings of a folder. Read all movies first, then the ratings, once each.
 
     Attributes:
-        bytes: how long the two files are together.
-        movies_left_out: how many movies were left out so far, by reason.
-        ratings_left_out: how many ratings were left out so far, by their movie's reason.
+        bytes: the size of the two files together.
+        movies_left_out: the number of movies skipped so far, by reason.
+        ratings_left_out: the number of ratings skipped so far, by their movie's reason.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Look at the headers.
+        """Read the headers.
 
         Raises:
             UnusableFile: a file cannot be read or has another header.
         """
         self._movies = _CsvFile(folder / MOVIES_FILE, MOVIES_HEADER, MOVIES_HEADER_WITH_YEAR)
         self._ratings = _CsvFile(folder / RATINGS_FILE, RATINGS_HEADER)
-        # Why each movie is left out, None for those that are not.
+        # The reason each movie is skipped for, None for those that are imported.
         self._reasons: dict[int, str | None] = {}
         self.bytes = self._movies.bytes + self._ratings.bytes
         self.movies_left_out: Counter[str] = Counter()
@@ -108,10 +108,10 @@ class MovieLensFolder:
         """Yield the movies whose year the catalogue can hold.
 
         Args:
-            advance: is told how many bytes were read, now and then.
+            advance: called now and then with the number of bytes just read.
 
         Raises:
-            UnusableFile: a row is broken, or repeats the id of an earlier one.
+            UnusableFile: a row is invalid, or repeats an earlier id.
         """
         for row in self._movies.rows(advance):
             try:
@@ -131,13 +131,13 @@ class MovieLensFolder:
                 self.movies_left_out[reason] += 1
 
     def ratings(self, advance: Callable[[int], object]) -> Iterator[RatingRow]:
-        """Yield the ratings of the movies that were yielded.
+        """Yield the ratings of the movies that movies() yielded.
 
         Args:
-            advance: is told how many bytes were read, now and then.
+            advance: called now and then with the number of bytes just read.
 
         Raises:
-            UnusableFile: a row is broken, or is for a movie that is not in the other file.
+            UnusableFile: a row is invalid, or rates a movie that movies.csv lacks.
         """
         for user, movie, rating, timestamp in self._ratings.rows(advance):
             try:
@@ -157,12 +157,12 @@ class MovieLensFolder:
 def write_folder(
     folder: Path, movies: Callable[[], Iterable[MovieRow]], ratings: Iterable[RatingRow]
 ) -> tuple[int, int]:
-    """Write movies.csv and ratings.csv, whole or not at all, and return how many rows each has.
+    """Write movies.csv and ratings.csv, both or neither, and return their numbers of rows.
 
     Args:
-        folder: where to; it is made if there is none.
-        movies: starts an iteration over the movies. There are two: the header depends on whether
-            every title ends in its year.
+        folder: the target, created if it does not exist.
+        movies: returns a new iterator over the movies. It is called twice, since the header
+            depends on whether every title ends in its year.
         ratings: the ratings of these movies.
 
     Raises:
@@ -174,7 +174,7 @@ def write_folder(
             if target.exists():
                 raise UnusableFile(f"{target} exists and is not overwritten. Name another folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        # Within the folder, so that the finished files only need new names.
+        # In the same folder, so that finishing is a rename.
         with TemporaryDirectory(dir=folder, prefix="unfinished-") as name:
             unfinished = [Path(name, target.name) for target in targets]
             with_year = any(year_of(movie.title) != movie.year for movie in movies())
@@ -197,10 +197,10 @@ def year_of(title: str) -> int | None:
 
 
 class _CsvFile:
-    """A CSV file with one of some headers, read a row at a time."""
+    """A CSV file with one of several headers, read row by row."""
 
     def __init__(self, path: Path, *headers: Sequence[str]) -> None:
-        """Look at the header.
+        """Read the header.
 
         Raises:
             UnusableFile: the file cannot be read or has another header.
@@ -226,7 +226,7 @@ class _CsvFile:
             for row in reader:
                 if len(row) == len(self._header):
                     yield row
-                elif row:  # nothing at all is a line without a row
+                elif row:  # a blank line is no row
                     raise self.broken(f"{len(row)} column(s) instead of {len(self._header)}")
                 self._line = reader.line_num + 1
 
@@ -236,10 +236,10 @@ class _CsvFile:
 
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        """Open the file, and say what and where it was if reading it fails."""
+        """Open the file; an error while reading it names the file and the line."""
         try:
             with self._path.open("rb") as file:
-                # Spreadsheets put it before the header.
+                # Spreadsheets write a byte order mark.
                 if file.read(len(BOM_UTF8)) != BOM_UTF8:
                     file.seek(0)
                 yield file
@@ -276,7 +276,7 @@ def _score(text: str) -> int:
 
 
 def _moment(text: str) -> datetime:
-    # The usual form, in half the time.
+    # A fast path for the usual form: half the time.
     if len(text) <= _USUAL_DIGITS and text.isascii() and text.isdecimal():
         return datetime.fromtimestamp(int(text), UTC)
     match = _TIMESTAMP.fullmatch(text)
@@ -296,7 +296,7 @@ def _explain(error: ValueError) -> str:
 
 
 def _quote(text: str) -> str:
-    """Show a value on one line, whatever is in it."""
+    """Return a value quoted and escaped, on one line."""
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
 
 

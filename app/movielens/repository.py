@@ -18,52 +18,51 @@ from app.transactions import after_commit, reading, writing
 
 T = TypeVar("T")
 
-# How many rows a bulk method holds at a time.
+# Rows held in memory at a time.
 BATCH_SIZE = 1000
-# Before a statement changes a page, SQLite keeps a copy of it until the statement's end: the more
-# rows share that, the better. Their 4 parameters each have to stay below its limit of 32,766.
+# SQLite copies each page that a statement changes, so large statements copy fewer. With four
+# parameters a row, this stays below its limit of 32,766.
 RATINGS_A_STATEMENT = 4000
 
 
 @dataclass
 class MergeCounts:
-    """What became of the movies and ratings that were merged into the catalogue."""
+    """What an import did with the movies and ratings of the files."""
 
     movies_new: int = 0
     movies_updated: int = 0
     movies_unchanged: int = 0
-    # Those with the title of an earlier one.
+    # Rows with the title of an earlier row.
     movies_merged: int = 0
     ratings_new: int = 0
-    # Those that took the place of the same user's older one.
+    # Replaced an older rating by the same user.
     ratings_replacing: int = 0
-    # Those that left one in its place which is as new or newer.
+    # Skipped: the stored rating is at least as recent.
     ratings_ignored: int = 0
 
 
 class CatalogueRepository:
     """Merges and streams whole catalogues.
 
-    Memory grows with the movies at most, and not with their ratings.
+    Memory grows with the number of movies, never with the number of ratings.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
-        """Store movies and ratings beside what is there, and return what became of them.
+        """Merge movies and ratings into the catalogue, and return what was done with them.
 
-        A movie is its title. One that is there keeps its id and gets the given year and genre; of
-        several that are given with one title the first counts. A user's latest rating of a movie
-        stays, and among those of one time the first. Anonymous ratings are the same if movie,
-        score and time are; as many of them stay as are on the side that has more. So nothing
-        changes if it is done again.
+        Movies are identified by title. A stored movie keeps its id and takes the given year and
+        genre; of several rows with one title the first wins. Of a user's ratings of a movie the
+        latest wins, and of equally recent ones the first. Anonymous ratings of one movie, score
+        and time are interchangeable: the larger of the two counts is kept. Importing the same
+        files again therefore changes nothing.
 
-        Everything is stored while it is read: memory grows with the movies and not with the
-        ratings, and others that write wait until the end.
+        Rows are stored as they are read. Other writers wait until the end.
 
         Args:
-            movies: read first, to the end. Their ids are only for the ratings to refer to.
+            movies: consumed first. Their ids only link the ratings to them.
             ratings: of these movies.
         """
         counts = MergeCounts()
@@ -81,17 +80,17 @@ class CatalogueRepository:
         return counts
 
     def every_movie(self) -> Iterator[MovieRow]:
-        """Yield all movies by id, without holding them in memory."""
+        """Stream all movies by id."""
         return self._stream(statements.EVERY_MOVIE, MovieRow)
 
     def every_rating(self) -> Iterator[RatingRow]:
-        """Yield all ratings by id, without holding them in memory."""
+        """Stream all ratings by id."""
         return self._stream(statements.EVERY_RATING, RatingRow)
 
     def _stream(self, statement: Select[Any], row_type: Callable[..., T]) -> Iterator[T]:
         with reading(self._session) as connection:
             options = {"yield_per": BATCH_SIZE}
-            # Closed also if the caller stops half-way.
+            # Closes the cursor even if the caller stops half-way.
             with connection.execute(statement, execution_options=options) as rows:
                 for row in rows:
                     yield row_type(*row)
@@ -100,7 +99,7 @@ class CatalogueRepository:
 def _merge_movies(
     connection: Connection, movies: Iterable[MovieRow], counts: MergeCounts
 ) -> dict[int, int]:
-    """Store movies, and return the id in the database for each of the given ids."""
+    """Store movies and return a map from the given ids to the stored ones."""
     ids: dict[int, int] = {}
     done: set[int] = set()
     for batch in _batches(movies):
@@ -145,7 +144,7 @@ def _merge_ratings(
     ids: dict[int, int],
     counts: MergeCounts,
 ) -> None:
-    """Store ratings, given the id in the database for each id of theirs."""
+    """Store ratings, given the map from their movie ids to the stored ones."""
     last_id = {"last_id": connection.execute(statements.LAST_RATING_ID).scalar_one()}
     given = stored = 0
     for batch in _batches(ratings, RATINGS_A_STATEMENT):
@@ -158,7 +157,7 @@ def _merge_ratings(
 
 
 def _merge_batch(connection: Connection, ratings: list[RatingRow], ids: dict[int, int]) -> int:
-    """Store ratings, and return how many of them were not older than what is there."""
+    """Upsert ratings and return how many were inserted or replaced an older one."""
     if connection.dialect.name == "sqlite":
         values = [
             (

@@ -1,4 +1,4 @@
-"""The statements of CatalogueRepository: whole catalogues in and out."""
+"""The statements of CatalogueRepository, which imports and exports whole catalogues."""
 
 from dataclasses import fields
 from functools import cache
@@ -25,10 +25,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.movielens.files import MovieRow, RatingRow
 from app.statements import MOVIE, RATING, rating_aggregates
 
-# Whoever rates a movie locks its row first, and so waits here.
+# A rating locks its movie's row first, and so waits for this lock.
 LOCK_CATALOGUE_ON_POSTGRESQL = text("LOCK TABLE movie IN SHARE ROW EXCLUSIVE MODE")
-# In KiB. Eight times SQLite's own, which a million ratings' indexes outgrow; it stays with the
-# connection.
+# In KiB: eight times SQLite's default, which the indexes of a million ratings outgrow. The
+# connection keeps it.
 ENLARGE_CACHE = text("PRAGMA cache_size=-16384")
 _MOVIE_ROW = MOVIE.c[tuple(field.name for field in fields(MovieRow))]
 _RATING_ROW = RATING.c[tuple(field.name for field in fields(RatingRow))]
@@ -51,10 +51,10 @@ _given = select(
     values(*(Column(own.name, own.type) for own in _RATING_ROW))
     .data([tuple(bindparam(f"given_{own.name}", type_=own.type) for own in _RATING_ROW)])
     .cte("given", nesting=True)
-    # Within another select, as Python's driver counts the rows of what begins with INSERT only.
+    # Nested in a SELECT: Python's driver reports a row count only for SQL that begins with INSERT.
 ).subquery()
 _standing = RATING.alias("standing")
-# Looked for first, since even a conflict that changes nothing uses up an id.
+# Checked first: even a conflict that changes nothing consumes an id.
 _something_stands = exists().where(
     _standing.c.movie_id == _given.c.movie_id,
     _standing.c.user_id == _given.c.user_id,
@@ -63,7 +63,7 @@ _something_stands = exists().where(
 
 
 def _merge_given(insert_rating: InsertT) -> InsertT:
-    """Insert the given rating, instead of the user's own of the movie if that is older."""
+    """Return the upsert of a rating, which leaves a rating that is at least as recent."""
     statement = insert_rating.from_select(
         _RATING_ROW.keys(), select(_given).where(~_something_stands)
     )
@@ -80,10 +80,10 @@ MERGE_RATING = _merge_given(postgresql.insert(RATING))
 
 @cache
 def merge_ratings_on_sqlite(count: int) -> str:
-    """Return SQL that does so with many ratings at once.
+    """Return the multi-row upsert for SQLite.
 
-    Its parameters are RatingRow's fields, of one rating after the other, as SQLite stores them. It
-    is text, since SQLAlchemy's handling of the parameters would take as long as storing them.
+    Its parameters are the fields of each RatingRow in turn, as SQLite stores them. It is plain
+    text: SQLAlchemy's processing of the parameters would take as long as storing them.
     """
     sql = str(_merge_given(sqlite.insert(RATING)).compile(dialect=sqlite.dialect()))
     marks = "(?, ?, ?, ?)"
@@ -101,12 +101,12 @@ _anonymous = (
     )
     .where(
         RATING.c.user_id.is_(None),
-        # Asked once: most imports have none and need not look through the others.
+        # Evaluated once: most imports have no anonymous ratings and skip the scan.
         exists().where(_later.c.user_id.is_(None), _later.c.id > bindparam("last_id")),
     )
     .subquery()
 )
-# Of the same anonymous ratings, as many of the later ones as there are earlier ones.
+# Of interchangeable anonymous ratings, deletes as many new ones as were stored before.
 DELETE_REPEATED_RATINGS = delete(RATING).where(
     RATING.c.id.in_(
         select(_anonymous.c.id).where(
@@ -126,7 +126,7 @@ RECOUNT_AGGREGATES = (
     update(MOVIE)
     .where(
         MOVIE.c.id == _recounted.c.movie_id,
-        # A row that stays as it is would still cost its five indexes.
+        # Rewriting an unchanged row would still update its indexes.
         or_(
             MOVIE.c.rating_count != _recounted.c.count,
             MOVIE.c.rating_sum != _recounted.c.total,
