@@ -49,7 +49,8 @@ def utc_now() -> datetime:
 
 
 # No font shows these: control characters except white space, Unicode's
-# Default_Ignorable_Code_Point, and interlinear annotations. Source: DerivedCoreProperties.txt of Unicode 15.
+# Default_Ignorable_Code_Point, and interlinear annotations.
+# Source: DerivedCoreProperties.txt of Unicode 15.
 _INVISIBLE = re.compile(
     "[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
