@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+import uvicorn
 from sqlmodel import SQLModel
 from typer.main import get_group
 
@@ -150,6 +152,30 @@ def test_every_command_of_the_script_is_in_the_readme() -> None:
     documented = re.findall(r"scripts/db\.py ([a-z-]+)", section("Commands"))
 
     assert set(documented) == set(commands), "a new command is added to the table in 'Commands'"
+
+
+def commands_in_the_readme() -> list[str]:
+    """Return whatever the README tells to type, in console blocks and within sentences."""
+    typed = [command for command, _ in console_steps(README)]
+    return typed + [code for code in re.findall(r"`([^`\n]+)`", README) if " " in code]
+
+
+def test_every_command_of_the_environment_starts_with_uv_run() -> None:
+    programs = re.compile(r"(uvicorn|alembic|pytest|coverage|python|\S*scripts/db\.py) ")
+
+    assert [command for command in commands_in_the_readme() if programs.match(command)] == []
+
+
+def test_every_option_of_uvicorn_in_the_readme_exists() -> None:
+    calls = [
+        shlex.split(command.partition("uvicorn ")[2])
+        for command in commands_in_the_readme()
+        if "uv run uvicorn " in command
+    ]
+
+    hosts = [uvicorn.main.make_context("uvicorn", call).params["host"] for call in calls]
+
+    assert {"127.0.0.1", "0.0.0.0"} == set(hosts)  # noqa: S104 - served to others on purpose
 
 
 def test_every_package_is_in_the_readme_with_what_it_is_for() -> None:
