@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.routing import Match
 
 from app import errors
 from app.db_errors import code_of, database_error
@@ -185,11 +185,18 @@ def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
         # A mounted application has answered, and names the methods of its path itself.
         methods = set((error.headers or {}).get("Allow", "").split(", "))
     else:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        routes = [
+            route
+            for route in iter_route_contexts(request.app.routes)
+            if route.path_regex.match(path)
+        ]
+        # Of the first alone: "/movies/top" is not one of "/movies/{movie_id}".
         methods = {
             method
-            for method in METHODS
-            for route in request.app.routes
-            if route.matches({**scope, "method": method})[0] is Match.FULL
+            for route in routes
+            if route.path_format == routes[0].path_format
+            for method in route.methods or ()
         }
     if "GET" in methods:
         methods.add("HEAD")

@@ -32,6 +32,8 @@ READS = [
     "/movies/",
     "/movies/1/ratings/42",
 ]
+# A 422 says that "top" is no id.
+TAKEN_FOR_AN_ID = {(method, "/movies/top") for method in ("PUT", "PATCH", "DELETE")}
 ORDER = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -46,8 +48,6 @@ def methods_of_paths() -> dict[str, list[str]]:
     methods: dict[str, set[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(operation.url, {"OPTIONS"}).add(operation.method)
-    # Its other methods are those of /movies/{movie_id}, which say that "top" is no id.
-    methods["/movies/top"] |= {"PUT", "PATCH", "DELETE"}
     methods |= {path: {"GET", "OPTIONS"} for path in FILES}
     for allowed in methods.values():
         if "GET" in allowed:
@@ -178,7 +178,7 @@ def test_405_lists_every_method_of_a_path(app: FastAPI, root_path: str) -> None:
         (method, path)
         for path, allowed in expected.items()
         for method in [*ORDER, "TRACE", "QUERY", "NONSENSE"]
-        if method not in allowed
+        if method not in allowed and (method, path) not in TAKEN_FOR_AN_ID
     ]
     with TestClient(app, root_path=root_path) as client:
         answers = {
