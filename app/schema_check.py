@@ -135,7 +135,7 @@ def _describe_sqlite(connection: Connection) -> Schema:
 
 
 def _parts_of_table(connection: Connection, table: str, sql: str) -> dict[str, str]:
-    body, options = sql[sql.index("(") + 1 : sql.rindex(")")], sql[sql.rindex(")") + 1 :]
+    body, _, options = sql.partition("(")[2].rpartition(")")
     parts = {"options": options.strip()} if options.strip() else {}
     extras = {}
     for part in split_at_commas(body):
@@ -144,7 +144,7 @@ def _parts_of_table(connection: Connection, table: str, sql: str) -> dict[str, s
             parts[f"constraint {name or definition}"] = definition
         else:
             found = _COLUMN_EXTRAS.search(part)
-            extras[part.split()[0]] = part[found.start() :] if found else ""
+            extras[part.partition(" ")[0]] = part[found.start() :] if found else ""
     query = 'SELECT name, type, "notnull", dflt_value FROM pragma_table_xinfo(?)'
     for column, kind, not_null, default in connection.exec_driver_sql(query, (table,)):
         parts[f"column {column}"] = (

@@ -46,9 +46,11 @@ def choose_operations(
     """Replace a table's changes by plain operations, or by a batch that keeps everything.
 
     Raises:
-        CommandError: a change cannot be made, or not be taken back, once there are rows.
+        CommandError: there is no change, or one that cannot be made or taken back with rows.
     """
     for script in directives:
+        if script.upgrade_ops_list[0].is_empty() and script.message:  # `alembic check` has none
+            raise CommandError("The database's schema is the models' already. Nothing was written.")
         for direction in (*script.upgrade_ops_list, *script.downgrade_ops_list):
             direction.ops = [new for old in direction.ops for new in _chosen(context, old)]
 

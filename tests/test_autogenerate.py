@@ -256,6 +256,16 @@ def test_a_column_that_rows_could_not_get_is_refused(project: Path, models: Meta
     assert list((project / "migrations" / "versions").glob("*_change.py")) == []
 
 
+@pytest.mark.usefixtures("alembic_url")
+def test_no_revision_is_written_where_nothing_has_changed(project: Path) -> None:
+    command.upgrade(alembic_config(project), "head")
+
+    with pytest.raises(CommandError, match="Nothing was written"):
+        write_revision(project, "change")
+
+    assert list((project / "migrations" / "versions").glob("*_change.py")) == []
+
+
 @pytest.mark.slow
 def test_the_steps_of_the_readme_work_in_a_folder_with_a_percent_sign(
     tmp_path: Path,

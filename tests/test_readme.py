@@ -61,7 +61,6 @@ def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_first_test_passes_as_typed_and_cannot_touch_a_real_database(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
-    shutil.copy(PROJECT_ROOT / "pyproject.toml", project)
     shutil.copytree(
         PROJECT_ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("test_*.py")
     )
