@@ -218,7 +218,7 @@ def test_a_revision_makes_a_change_of_the_models_and_takes_it_back(
 
 
 @pytest.mark.slow
-def test_a_revision_drops_a_column_that_the_models_have_no_more(
+def test_a_revision_drops_what_the_models_have_no_more(
     alembic_url: str, project: Path, monkeypatch: pytest.MonkeyPatch, models: MetaData
 ) -> None:
     without = MetaData(naming_convention=models.naming_convention)
@@ -226,6 +226,7 @@ def test_a_revision_drops_a_column_that_the_models_have_no_more(
         table.to_metadata(without)
     models.tables["movie"].append_column(text_column(100, name="added_sorted", server_default="?"))
     Index("ix_movie_added_sorted", models.tables["movie"].c.added_sorted.desc())
+    add_table(models.tables["movie"])
     config = alembic_config(project)
     command.upgrade(config, "head")
     write_revision(project, "add")
@@ -235,12 +236,30 @@ def test_a_revision_drops_a_column_that_the_models_have_no_more(
 
     revision = write_revision(project, "drop")
 
-    assert operations(revision, "upgrade") == ["op.drop_index", "op.drop_column"]
-    assert operations(revision, "downgrade") == ["op.add_column", "op.create_index"]
+    assert operations(revision, "upgrade") == [
+        "op.drop_index",
+        "op.drop_table",
+        "op.drop_index",
+        "op.drop_column",
+    ]
     command.upgrade(config, "head")
     assert differences(alembic_url) == []
     command.downgrade(config, "-1")
     assert contents(alembic_url)[0] == schema
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alembic_url")
+def test_a_revision_keeps_the_collation_of_text_whichever_engine_it_was_written_on(
+    project: Path, models: MetaData
+) -> None:
+    command.upgrade(alembic_config(project), "head")
+    models.tables["movie"].c.genre.type = text_column(120).type
+
+    revision = write_revision(project, "change")
+
+    # The type as it was and as it will be, up and down.
+    assert revision.count('collation="C"), "postgresql"') == 4
 
 
 @pytest.mark.usefixtures("alembic_url")
