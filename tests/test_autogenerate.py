@@ -250,16 +250,21 @@ def test_a_revision_drops_what_the_models_have_no_more(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("alembic_url")
-def test_a_revision_keeps_the_collation_of_text_whichever_engine_it_was_written_on(
+def test_a_revision_means_the_same_on_either_engine_whichever_it_was_written_on(
     project: Path, models: MetaData
 ) -> None:
     command.upgrade(alembic_config(project), "head")
-    models.tables["movie"].c.genre.type = text_column(120).type
+    movie = models.tables["movie"]
+    movie.c.genre.type = text_column(120).type
+    movie.append_column(Column("added_flag", Boolean, server_default=false()))
+    movie.append_column(Column("added_time", UTCDateTime(), server_default=func.now()))
 
     revision = write_revision(project, "change")
 
-    # The type as it was and as it will be, up and down.
+    # The text's type as it was and as it will be, up and down.
     assert revision.count('collation="C"), "postgresql"') == 4
+    assert "server_default=sa.false()" in revision
+    assert "server_default=sa.func.now()" in revision
 
 
 @pytest.mark.usefixtures("alembic_url")

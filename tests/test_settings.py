@@ -6,6 +6,7 @@ import pytest
 import uvicorn.config
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from sqlalchemy import URL
 
 from app.config import PROJECT_ROOT, STARTUP_FAILURE, Settings, load_settings, normalize_origin
 from app.main import create_app
@@ -27,6 +28,11 @@ OTHER_PROGRAMS = {
     "LOG_LEVEL": "ERROR",
     "LOG_FORMAT": "json",
 }
+
+
+def in_project(file: str) -> str:
+    """Return the URL of a file in the project's folder, whose name may need quoting."""
+    return URL.create("sqlite", database=str(PROJECT_ROOT / file)).render_as_string()
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def test_the_defaults_are_those_of_one_command_on_a_laptop(
 
     settings = Settings()
 
-    assert settings.database_url == f"sqlite:///{PROJECT_ROOT / 'movies.db'}"
+    assert settings.database_url == in_project("movies.db")
     assert settings.auto_setup is True
     assert sorted(settings.cors_origins) == [
         "http://127.0.0.1:*",
@@ -90,9 +96,7 @@ def test_what_belongs_to_another_program_is_ignored(
         monkeypatch.setenv(name, value)
     env_file.write_text("".join(f"{name}={value}\n" for name, value in OTHER_PROGRAMS.items()))
 
-    assert load_settings() == Settings.model_construct(
-        database_url=f"sqlite:///{PROJECT_ROOT / 'movies.db'}"
-    )
+    assert load_settings() == Settings.model_construct(database_url=in_project("movies.db"))
 
 
 def test_a_file_of_settings_is_read_and_the_environment_goes_before_it(
@@ -121,9 +125,9 @@ def test_no_cors_origins_is_a_list_of_none(value: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ("sqlite:///movies.db", f"sqlite:///{PROJECT_ROOT}/movies.db"),
-        ("sqlite:///./movies.db", f"sqlite:///{PROJECT_ROOT}/movies.db"),
-        ("sqlite:///data/movies.db", f"sqlite:///{PROJECT_ROOT}/data/movies.db"),
+        ("sqlite:///movies.db", in_project("movies.db")),
+        ("sqlite:///./movies.db", in_project("movies.db")),
+        ("sqlite:///data/movies.db", in_project("data/movies.db")),
         ("sqlite:////data/my movies.db", "sqlite:////data/my movies.db"),
         ("sqlite+aiosqlite:////data/movies.db", "sqlite:////data/movies.db"),
         ("postgresql://u:p@db:5433/movies", "postgresql+psycopg://u:p@db:5433/movies"),
