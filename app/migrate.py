@@ -27,7 +27,8 @@ MIGRATION_LOCK = 7_305_812
 def is_at_head(engine: Engine) -> bool:
     """Tell whether the schema is at head, without waiting for writers."""
     with readable_database_errors(engine.url), engine.connect() as connection:
-        return current_revision(connection) == _migrations().get_current_head()
+        require_known_schema(connection)
+        return _revision(connection) == _migrations().get_current_head()
 
 
 def migrate_to_head(database_url: str) -> None:
@@ -109,7 +110,7 @@ def upgrade_to_head(connection: Connection) -> None:
     Raises:
         SetupError: the database's revision is unknown here.
     """
-    current_revision(connection)
+    require_known_schema(connection)
     migrations = MigrationContext.configure(
         connection,
         # What alembic.command.upgrade() does, which would load env.py for it.
@@ -123,12 +124,11 @@ def upgrade_to_head(connection: Connection) -> None:
         migrations.run_migrations()
 
 
-def current_revision(connection: Connection) -> str | None:
-    """Return the revision that the database's schema is at, None if it has no schema yet.
+def require_known_schema(connection: Connection) -> None:
+    """Refuse a database that this version of the service cannot migrate.
 
     Raises:
-        SetupError: this version of the service does not know the revision, or the database cannot
-            hold every title.
+        SetupError: its revision is unknown here, or it cannot hold every title.
     """
     _require_unicode(connection)
     current = _revision(connection)
@@ -138,17 +138,16 @@ def current_revision(connection: Connection) -> str | None:
             f"The database's schema is at revision {current}, which this version of the service "
             "does not know.\nIt comes from a newer version: run that one. Nothing was changed."
         )
-    return current
 
 
 def require_schema(connection: Connection) -> None:
-    """Do nothing if the schema is the one that this version of the service needs.
+    """Refuse a schema that is not the one that this version of the service needs.
 
     Raises:
-        SetupError: it is not.
+        SetupError: it is another one.
     """
-    head = _migrations().get_current_head()
-    current = current_revision(connection)
+    require_known_schema(connection)
+    head, current = _migrations().get_current_head(), _revision(connection)
     if current != head:
         raise SetupError(
             f"The database's schema is at {current or 'no revision'}, the service needs {head}.\n"
@@ -157,7 +156,7 @@ def require_schema(connection: Connection) -> None:
 
 
 def require_file(url: URL) -> None:
-    """Do nothing if there is a database to open, which SQLite would otherwise make.
+    """Refuse a path without a SQLite file, which the driver would create.
 
     Raises:
         SetupError: there is no such file, or this user may not look.

@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 from app import models  # noqa: F401 - fills the metadata
 from app.config import load_settings
 from app.errors import SetupError
-from app.migrate import current_revision, migration_connection, upgrade_to_head
+from app.migrate import migration_connection, require_known_schema, upgrade_to_head
 from migrations.autogenerate import PLUGINS, choose_operations, default_differs, render_item
 
 # These say nothing useful of a database without a schema: a new one gets it first.
@@ -21,7 +21,7 @@ MOVES_SCHEMA = ("upgrade", "downgrade")
 
 def run_command(connection: Connection) -> None:
     """Run the migrations that the command asks for, or compare the schema with the models."""
-    current_revision(connection)
+    require_known_schema(connection)
     if typed_command() in NEEDS_SCHEMA and is_new(connection):
         upgrade_to_head(connection)
     context.configure(
