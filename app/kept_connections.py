@@ -25,6 +25,20 @@ STEPS = 2000
 NEVER = float("inf")
 
 
+class _Lease:
+    """Holds a connection for a thread, and gives it back to the engine's pool when that ends.
+
+    A connection and its transaction refer to each other, so that the thread's end alone would
+    leave it to the garbage collector. Until that came, threads could use up the pool.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+
 class KeptConnections(threading.local):
     """The connection that the current thread keeps, opened when it is first asked for.
 
@@ -43,6 +57,7 @@ class KeptConnections(threading.local):
         self._busy_timeout = busy_timeout
         self._opened = opened
         self._connection: Connection | None = None
+        self._lease: _Lease | None = None
         self._driver: Any = None
         self._deadline = NEVER
         # The deadline while a statement of a read may be interrupted, not its BEGIN or ROLLBACK.
@@ -68,7 +83,7 @@ class KeptConnections(threading.local):
             yield connection
         finally:
             self._interrupt_after = NEVER
-            self._driver.execute("ROLLBACK")
+            self._end()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -79,14 +94,17 @@ class KeptConnections(threading.local):
             yield connection
             connection.exec_driver_sql("COMMIT")
         finally:
-            # SQLite has rolled back by itself after some errors, such as a full disk.
-            if self._driver.in_transaction:
-                self._driver.execute("ROLLBACK")
+            self._end()
 
     def close(self) -> None:
         """Close the connections of all threads. They must be idle."""
         for connection in [*self._opened]:
             connection.close()
+
+    def _end(self) -> None:
+        # After some errors, such as a full or broken disk, SQLite has rolled back by itself.
+        if self._driver.in_transaction:
+            self._driver.execute("ROLLBACK")
 
     def _open(self) -> Connection:
         if self._connection is not None and not self._connection.closed:
@@ -103,6 +121,7 @@ class KeptConnections(threading.local):
         self._driver.execute(f"PRAGMA busy_timeout={wait}")
         self._driver.set_progress_handler(self._is_late if on_event_loop else None, STEPS)
         self._connection = connection
+        self._lease = _Lease(connection)
         self._opened.add(connection)
         return connection
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from weakref import WeakSet
@@ -24,6 +25,7 @@ from app.middleware.head import HeadMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
 from app.openapi import DESCRIPTION, SERVERS, TAGS, openapi_of
 from app.routes import health, movies, ratings
+from app.routes.route_class import PerEventLoop
 from app.startup import init_db, without_traceback
 
 # Each is a folder. To remove one, delete the folder and its line here.
@@ -53,6 +55,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
         try:
             await anyio.to_thread.run_sync(init_db, settings, engine)
+            if kept is not None:
+                # To open a connection can take as long as others lock the database.
+                with kept.deadline(), kept.reading():
+                    pass
             yield
         finally:
             if kept is not None:
@@ -79,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.engine = engine
     app.state.settings = settings
     app.state.kept = kept
-    app.state.writers = asyncio.Semaphore(concurrent_writers(engine))
+    app.state.writers = PerEventLoop(partial(asyncio.Semaphore, concurrent_writers(engine)))
 
     app.openapi = openapi_of(app)  # type: ignore[method-assign] # as FastAPI's documentation does
     app.router.lifespan = without_traceback(app.router.lifespan)  # type: ignore[assignment, method-assign] # a middleware would cost every request

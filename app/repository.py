@@ -262,8 +262,9 @@ class MovieRepository:
                 anonymous = 0 if rating.user_id else position
                 standing[rating.movie_id, rating.user_id, anonymous] = rating
             _store(connection, [*standing.values()])
-            for rating in ratings:
-                self._log("rating.added", **rating._asdict())
+            for movie_id, score, user_id, trace_id in ratings:
+                fields = {"movie_id": movie_id, "user_id": user_id, "score": score}
+                self._log("rating.added", **fields, trace_id=trace_id)
 
     def remove_rating(self, movie_id: int, user_id: int) -> None:
         """Delete a user's rating of a movie.

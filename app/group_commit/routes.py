@@ -18,4 +18,4 @@ router = APIRouter(route_class=ServiceRoute)
 )
 async def rate_movie(rating: RatingCreate, repository: RepositoryDep, request: Request) -> None:
     """The rating counts. A user's second rating of a movie replaces the first."""
-    await request.app.state.group_commit.add(NewRating(**rating.model_dump()), repository)
+    await request.app.state.group_commit.get().add(NewRating(**rating.model_dump()), repository)

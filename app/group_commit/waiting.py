@@ -92,9 +92,9 @@ class GroupCommit:
             try:
                 await run_in_threadpool(batch[0].repository.add_ratings, ratings)
             except MoviesNotFound as error:
-                unknown = [batch[position] for position in error.positions]
-                _fail(unknown, MovieNotFound())
-                batch = [waiting for waiting in batch if waiting not in unknown]
+                unknown = {*error.positions}
+                _fail([batch[position] for position in unknown], MovieNotFound())
+                batch = [waiting for n, waiting in enumerate(batch) if n not in unknown]
             else:
                 for waiting in batch:
                     if not waiting.stored.done():

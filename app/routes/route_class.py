@@ -5,7 +5,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -19,11 +20,31 @@ from app.dependencies import require_api_key
 from app.errors import DatabaseBusy, UnsupportedEncoding
 from app.etags import etag_of, is_among
 
+T = TypeVar("T")
+
 READS = {"GET"}
 MAX_NAME = 50
 # They change what a page means though its body may stay.
 PAGE_HEADERS = ("X-Total-Count", "Link")
 NOT_MODIFIED = {"description": "The caller's version is current."}
+
+
+class PerEventLoop(Generic[T]):
+    """One object for each event loop: what belongs to asyncio works in one of them only.
+
+    A server has one, and another after a restart. A test client outside of a ``with`` gives each
+    request its own.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        """Return the running event loop's own, made when it is first asked for."""
+        loop = asyncio.get_running_loop()
+        found = self._made.get(loop)
+        return self._made.setdefault(loop, self._make()) if found is None else found
 
 
 class ServiceRoute(APIRoute):
@@ -77,7 +98,7 @@ async def limit_concurrent_writes(app: FastAPI) -> asyncio.Semaphore:
     Raises:
         DatabaseBusy: the turn did not come within the setting ``busy_timeout``.
     """
-    writers: asyncio.Semaphore = app.state.writers
+    writers: asyncio.Semaphore = app.state.writers.get()
     try:
         async with asyncio.timeout(app.state.settings.busy_timeout):
             await writers.acquire()
