@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import create_engine, make_url
 
+from app.db import create_db_engine
 from app.migrate import migrate_to_head
 
 POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
@@ -30,6 +31,20 @@ def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> I
         if migrated:
             migrate_to_head(url)
         yield url
+
+
+@contextmanager
+def locked(database_url: str) -> Iterator[None]:
+    """Keep everybody else from writing, as a long transaction of another process does."""
+    engine = create_db_engine(database_url)
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("LOCK TABLE movie, rating IN SHARE MODE")
+        else:
+            connection.exec_driver_sql("UPDATE movie SET year = year")
+        yield
+        connection.rollback()
+    engine.dispose()
 
 
 @contextmanager

@@ -94,9 +94,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def path_without_wal(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def path_without_wal(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database on a file system that cannot hold a WAL, where a writer shuts out readers."""
     monkeypatch.setattr(db, "_use_wal", lambda *_: None)
     path = tmp_path / "movies.db"

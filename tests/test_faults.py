@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
 from app.repository import MovieRepository
-from tests.databases import ENGINES, new_database
+from tests.databases import ENGINES, locked, new_database
 from tests.helpers import movie_rows, problems_of, rating_rows
 from tests.server import (
     Commands,
@@ -72,20 +72,6 @@ def catalogue_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[st
             repository.add_rating(5, 3, user_id=1)
         engine.dispose()
         yield url
-
-
-@contextmanager
-def locked(database_url: str) -> Iterator[None]:
-    """Keep everybody else from writing, as a long transaction of another process does."""
-    engine = create_db_engine(database_url)
-    with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("LOCK TABLE movie, rating IN SHARE MODE")
-        else:
-            connection.exec_driver_sql("UPDATE movie SET year = year")
-        yield
-        connection.rollback()
-    engine.dispose()
 
 
 class RatingLoad:

@@ -33,7 +33,7 @@ class GroupCommit:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._waiting: list[Waiting] = []
+        self.waiting: list[Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
     async def add(self, rating: NewRating, repository: MovieRepository) -> None:
@@ -49,7 +49,7 @@ class GroupCommit:
             return
         stored = asyncio.get_running_loop().create_future()
         owned = rating._replace(trace_id=trace_id.get())
-        self._waiting.append(Waiting(owned, repository, stored))
+        self.waiting.append(Waiting(owned, repository, stored))
         if self._task is None:
             self._task = asyncio.create_task(self._commit_all())
         await stored
@@ -65,19 +65,19 @@ class GroupCommit:
 
     async def _commit_all(self) -> None:
         try:
-            while self._waiting:
+            while self.waiting:
                 await self._commit_next()
         finally:
             self._task = None
 
     async def _commit_next(self) -> None:
-        arrived = len(self._waiting)
+        arrived = len(self.waiting)
         try:
             turn = await limit_concurrent_writes(self._app)
         except Exception as error:  # noqa: BLE001 - each sender answers with it
-            batch, self._waiting = self._waiting[:arrived], self._waiting[arrived:]
+            batch, self.waiting = self.waiting[:arrived], self.waiting[arrived:]
             return _fail(batch, error)
-        batch, self._waiting = self._waiting[:MAX_RATINGS], self._waiting[MAX_RATINGS:]
+        batch, self.waiting = self.waiting[:MAX_RATINGS], self.waiting[MAX_RATINGS:]
         try:
             await self._store(batch)
         except Exception as error:  # noqa: BLE001 - each sender answers with it
