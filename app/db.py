@@ -10,7 +10,6 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.db_errors import is_busy, readable_database_errors
-from app.transactions import BEGIN, CHANGES_AT_BEGIN
 
 # SQLite answers a page in less time than a thread switch takes, and Python runs one thread at a
 # time: a few threads serve more requests than many.
@@ -118,13 +117,9 @@ def _sqlite_engine(
 
     @event.listens_for(engine, "begin")
     def begin_transaction(connection: Connection) -> None:
+        # Past SQLAlchemy's bookkeeping for a statement, which costs more than a small read.
         driver: Any = connection.connection.driver_connection
-        if own := connection.get_execution_options().get(BEGIN):
-            connection.exec_driver_sql(own)
-        else:
-            # Past SQLAlchemy's bookkeeping for a statement, which costs more than a small read.
-            driver.execute(begin)
-        connection.info[CHANGES_AT_BEGIN] = driver.total_changes
+        driver.execute(begin)
 
     return engine
 

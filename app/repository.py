@@ -27,7 +27,7 @@ from app.models import (
 )
 from app.read_models import MovieRead, NewMovie, NewRating, Page, Ranking, RatingRead, Sort
 from app.statements import PageSlice
-from app.transactions import after_commit, reading, writing
+from app.transactions import after_commit, is_writing, reading, writing
 
 # Raises if a movie is not as its caller expects. It is given the movie as stored.
 Precondition = Callable[[MovieRead], None]
@@ -51,13 +51,14 @@ class MovieRepository:
         self._session = session
 
     def get(self, movie_id: int) -> MovieRead:
-        """Return a movie.
+        """Return a movie. Inside ``writing()`` nobody else changes it until that ends.
 
         Raises:
             MovieNotFound: no movie has this id.
         """
+        get = statements.LOCK_MOVIE if is_writing(self._session) else statements.MOVIE_BY_ID
         with reading(self._session) as connection:
-            row = connection.execute(statements.MOVIE_BY_ID, {"this_movie": movie_id}).one_or_none()
+            row = connection.execute(get, {"this_movie": movie_id}).one_or_none()
         if row is None:
             raise MovieNotFound(movie_id)
         return MovieRead(*row)

@@ -14,8 +14,8 @@ from typing import NoReturn
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Engine, create_engine
-from sqlmodel import Session
+from sqlalchemy import Engine, create_engine, text
+from sqlmodel import Session, SQLModel
 
 from app.config import Settings
 from app.db import create_db_engine
@@ -117,6 +117,47 @@ def elsewhere(tmp_path: Path) -> Path:
 def engine(database_url: str) -> Iterator[Engine]:
     """The service's engine on the test's database."""
     engine = create_db_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to copy, whose tables were made from the models' metadata."""
+    path = tmp_path_factory.mktemp("tables_of_models") / "notebook.db"
+    engine = create_engine(f"sqlite:///{path}")
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
+    """A plain engine on a schema that was made from the models' metadata."""
+    name = "tables_of_models"
+    engine = create_engine(
+        postgres_database, connect_args={"options": f"-c search_path={name}"}, pool_size=8
+    )
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+        SQLModel.metadata.create_all(connection)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["service", "notebook"])
+def any_engine(
+    request: pytest.FixtureRequest, database_url: str, tmp_path: Path
+) -> Iterator[Engine]:
+    """The service's engine on the migrated schema, or a plain one on tables made of the models."""
+    if request.param == "service":
+        engine = create_db_engine(database_url)
+    elif database_url.startswith("sqlite"):
+        path = shutil.copy(request.getfixturevalue("sqlite_tables_of_models"), tmp_path)
+        engine = create_engine(f"sqlite:///{path}")
+    else:
+        engine = request.getfixturevalue("postgres_tables_of_models")
+        empty(engine)
     yield engine
     engine.dispose()
 

@@ -1,6 +1,9 @@
 """What the tests of the repository and of the API share: movies to look at, and the rows stored."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
+from threading import Barrier
 from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, Select, delete, select, text
@@ -10,6 +13,12 @@ from app.models import Movie, Rating
 from app.read_models import MovieRead
 from app.repository import MovieRepository
 from app.statements import MOVIE, RATING
+
+THREADS = 4
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error of the code under test
+    """Stands for whatever can end a write half-way."""
 
 
 class Sample(NamedTuple):
@@ -107,6 +116,11 @@ def rating_rows(engine: Engine) -> list[dict[str, Any]]:
     return _rows(engine, select(*columns).order_by(RATING.c.id))
 
 
+def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return all that is stored."""
+    return movie_rows(engine), rating_rows(engine)
+
+
 def problems_of(engine: Engine) -> list[str]:
     """Return what the service and SQLite itself find wrong with a database."""
     with Session(engine) as session:
@@ -121,3 +135,17 @@ def problems_of(engine: Engine) -> list[str]:
 def _rows(engine: Engine, statement: Select[Any]) -> list[dict[str, Any]]:
     with Session(engine) as session:
         return [dict(row) for row in session.execute(statement).mappings()]
+
+
+def in_threads(engine: Engine, work: Callable[[Session, int], None]) -> None:
+    """Do the work in several threads at once, each with a session of its own and a number."""
+    together = Barrier(THREADS)
+
+    def run(number: int) -> None:
+        with Session(engine) as session:
+            together.wait(timeout=30)
+            work(session, number)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in [pool.submit(run, number) for number in range(1, THREADS + 1)]:
+            done.result()

@@ -4,21 +4,17 @@ Each test runs on the migrated schema behind the service's engine, and on tables
 models' metadata behind an engine without any of the service's set-up, as a notebook would make it.
 """
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy import Engine, event, func, select, text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from app.db import create_db_engine
 from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
@@ -30,8 +26,11 @@ from tests.helpers import (
     HEAT,
     RONIN,
     SAMPLES,
+    THREADS,
+    Interrupted,
     Sample,
-    empty,
+    everything,
+    in_threads,
     movie_read,
     movie_row,
     movie_rows,
@@ -39,62 +38,19 @@ from tests.helpers import (
     store,
 )
 
-THREADS = 4
 SORTS: list[Sort] = ["title", "year", "id", "rating_count", "average_rating"]
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error of the code under test
-    """Stands for whatever can end a write half-way."""
-
-
-@pytest.fixture(scope="session")
-def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to copy, whose tables were made from the models' metadata."""
-    path = tmp_path_factory.mktemp("tables_of_models") / "notebook.db"
-    engine = create_engine(f"sqlite:///{path}")
-    SQLModel.metadata.create_all(engine)
-    engine.dispose()
-    return path
-
-
-@pytest.fixture(scope="session")
-def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
-    """A plain engine on a schema that was made from the models' metadata."""
-    name = "tables_of_models"
-    engine = create_engine(
-        postgres_database, connect_args={"options": f"-c search_path={name}"}, pool_size=THREADS
-    )
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {name}"))
-        SQLModel.metadata.create_all(connection)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture(params=["migrated", "tables of models"])
-def engine(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[Engine]:
-    """An engine on an empty database, by way of the migrations or of the models."""
-    if request.param == "migrated":
-        engine = create_db_engine(database_url)
-    elif database_url.startswith("sqlite"):
-        path = shutil.copy(request.getfixturevalue("sqlite_tables_of_models"), tmp_path)
-        engine = create_engine(f"sqlite:///{path}")
-    else:
-        engine = request.getfixturevalue("postgres_tables_of_models")
-        empty(engine)
-    yield engine
-    engine.dispose()
+@pytest.fixture
+def engine(any_engine: Engine) -> Engine:
+    """The engine behind ``repository`` and ``session``."""
+    return any_engine
 
 
 def aggregates(engine: Engine) -> list[tuple[int, int, float | None, float | None]]:
     """Return each movie's count, sum, average and weighted average, by id."""
     names = ("rating_count", "rating_sum", "average_rating", "weighted_rating")
     return [tuple(row[name] for name in names) for row in movie_rows(engine)]
-
-
-def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all that is stored."""
-    return movie_rows(engine), rating_rows(engine)
 
 
 def titles(movies: list[MovieRead]) -> list[str]:
@@ -745,27 +701,14 @@ def test_write_whose_commit_fails_leaves_nothing_behind(
 # Several writers
 
 
-def in_threads(engine: Engine, work: Callable[[MovieRepository, int], None]) -> None:
-    """Do the work in several threads at once, each with a session of its own and a number."""
-    together = Barrier(THREADS)
-
-    def run(number: int) -> None:
-        with Session(engine) as session:
-            together.wait(timeout=30)
-            work(MovieRepository(session), number)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for done in [pool.submit(run, number) for number in range(1, THREADS + 1)]:
-            done.result()
-
-
 def test_threads_that_rate_the_same_movies_lose_no_update(
     repository: MovieRepository, engine: Engine
 ) -> None:
     movies = store(engine, HEAT, RONIN)
     shared_user = 99
 
-    def rate(own_repository: MovieRepository, number: int) -> None:
+    def rate(session: Session, number: int) -> None:
+        own_repository = MovieRepository(session)
         for score in (1, 3, 5):
             for movie_id in movies:
                 own_repository.add_rating(movie_id, score)
@@ -787,7 +730,8 @@ def test_threads_that_rate_the_same_movies_lose_no_update(
 def test_threads_that_rate_a_movie_while_it_is_deleted_leave_no_orphans(engine: Engine) -> None:
     [movie_id] = store(engine, HEAT)
 
-    def work(own_repository: MovieRepository, number: int) -> None:
+    def work(session: Session, number: int) -> None:
+        own_repository = MovieRepository(session)
         try:
             for score in (1, 2, 3, 4, 5):
                 own_repository.add_rating(movie_id, score)
@@ -805,7 +749,10 @@ def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> 
     movies = [NewMovie(title=title, year=2000) for title in ("One", "Two", "Three")]
     created: list[int] = []
 
-    in_threads(engine, lambda own, _: created.append(own.create_missing(movies)))
+    def create(session: Session, _: int) -> None:
+        created.append(MovieRepository(session).create_missing(movies))
+
+    in_threads(engine, create)
 
     assert sorted(created) == [0] * (THREADS - 1) + [len(movies)]
     assert [row["title"] for row in movie_rows(engine)] == ["One", "Two", "Three"]
@@ -814,9 +761,9 @@ def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> 
 def test_threads_that_create_one_title_let_one_of_them_win(engine: Engine) -> None:
     refused: list[int] = []
 
-    def create(own_repository: MovieRepository, number: int) -> None:
+    def create(session: Session, number: int) -> None:
         try:
-            own_repository.create(title="Heat", year=1995)
+            MovieRepository(session).create(title="Heat", year=1995)
         except DuplicateTitle:
             refused.append(number)
 
