@@ -1,12 +1,16 @@
 """Ratings over HTTP: /ratings and /movies/{id}/ratings/{user_id}."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy import Engine, update
 
+from app.config import Settings
+from app.main import create_app
 from app.statements import RATING
 from tests.helpers import HEAT, RONIN, Sample, movie_row, movie_rows, rating_rows, store
 
@@ -126,6 +130,123 @@ def test_rating_that_was_read_can_be_sent_back(client: TestClient, engine: Engin
     assert response.status_code == 204
     assert rating_rows(engine) == [{"id": 1, "movie_id": HEAT_ID, "user_id": 7, "score": 4}]
     assert aggregates(client) == (4.0, 1)
+
+
+# Giving many
+
+
+def test_batch_is_stored_in_its_order_and_counts(client: TestClient, engine: Engine) -> None:
+    store(engine, HEAT, RONIN)
+    rate(client, HEAT_ID, 1, user_id=7)
+
+    response = client.post(
+        "/ratings/batch",
+        json=[
+            {"movie_id": RONIN_ID, "user_id": 8, "score": 5},
+            {"movie_id": HEAT_ID, "user_id": 7, "score": 2},
+            {"movie_id": HEAT_ID, "score": 5},
+            {"movie_id": RONIN_ID, "user_id": 8, "score": 3},
+        ],
+    )
+
+    assert response.status_code == 204
+    assert response.content == b""
+    assert rating_rows(engine) == [
+        {"id": 1, "movie_id": HEAT_ID, "user_id": 7, "score": 2},
+        {"id": 2, "movie_id": RONIN_ID, "user_id": 8, "score": 3},
+        {"id": 3, "movie_id": HEAT_ID, "user_id": None, "score": 5},
+    ]
+    assert aggregates(client) == (3.5, 2)
+    assert aggregates(client, RONIN_ID) == (3.0, 1)
+
+
+def test_batch_with_unknown_movies_is_404_that_names_positions_and_stores_nothing(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    movies = (HEAT_ID, 99, HEAT_ID, 98, 99)
+
+    response = client.post(
+        "/ratings/batch", json=[{"movie_id": movie_id, "score": 5} for movie_id in movies]
+    )
+
+    assert response.status_code == 404
+    assert response.json() == {
+        "detail": "Movie not found: at position 1, 3, 4 of the list, counted from zero"
+    }
+    assert rating_rows(engine) == []
+    assert aggregates(client) == (None, 0)
+
+
+def test_batch_with_a_wrong_value_is_422_that_names_position_and_field(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, HEAT)
+
+    response = client.post(
+        "/ratings/batch",
+        json=[
+            {"movie_id": HEAT_ID, "score": 5},
+            {"movie_id": HEAT_ID, "score": 6},
+            {"movie_id": 0, "user_id": "x", "score": 1},
+        ],
+    )
+
+    assert response.status_code == 422
+    assert [problem["loc"] for problem in response.json()["detail"]] == [
+        ["body", 1, "score"],
+        ["body", 2, "movie_id"],
+        ["body", 2, "user_id"],
+    ]
+    assert rating_rows(engine) == []
+
+
+@pytest.mark.parametrize("length", [0, 1001])
+def test_batch_of_none_or_too_many_is_422_and_stores_nothing(
+    client: TestClient, engine: Engine, length: int
+) -> None:
+    store(engine, HEAT)
+
+    response = client.post("/ratings/batch", json=[{"movie_id": HEAT_ID, "score": 5}] * length)
+
+    assert response.status_code == 422
+    assert [problem["loc"] for problem in response.json()["detail"]] == [["body"]]
+    assert rating_rows(engine) == []
+
+
+def test_batch_of_a_thousand_is_stored_however_widely_it_is_written(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    ratings = [
+        {"movie_id": HEAT_ID, "user_id": 2**31 - 1 - n, "score": 1 + n % 5} for n in range(1000)
+    ]
+
+    response = client.post(
+        "/ratings/batch",
+        content=json.dumps(ratings, indent=8),
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert response.status_code == 204
+    assert aggregates(client) == (3.0, 1000)
+
+
+def test_batch_needs_the_api_key(settings: Settings, engine: Engine) -> None:
+    store(engine, HEAT)
+    ratings = [{"movie_id": HEAT_ID, "score": 5}]
+    with_key = settings.model_copy(update={"api_key": SecretStr("a key of sixteen")})
+
+    with TestClient(create_app(with_key)) as client:
+        refused = client.post("/ratings/batch", json=ratings)
+        stored_before = rating_rows(engine)
+        taken = client.post(
+            "/ratings/batch", json=ratings, headers={"X-API-Key": "a key of sixteen"}
+        )
+
+    assert refused.status_code == 401
+    assert stored_before == []
+    assert taken.status_code == 204
 
 
 # Listing

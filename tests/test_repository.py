@@ -6,9 +6,10 @@ models' metadata behind an engine without any of the service's set-up, as a note
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from app.db import create_db_engine
-from app.errors import DuplicateTitle, MovieNotFound, RatingNotFound
+from app.errors import DuplicateTitle, MovieNotFound, MoviesNotFound, RatingNotFound
 from app.models import Movie, utc_now
-from app.read_models import MovieRead, NewMovie, Ranking, Sort
+from app.read_models import MovieRead, NewMovie, NewRating, Ranking, Sort
 from app.repository import MovieRepository
 from app.statements import RATING
+from app.transactions import writing
 from tests.helpers import (
     HEAT,
     RONIN,
@@ -695,6 +697,128 @@ def test_write_whose_commit_fails_leaves_nothing_behind(
 
     event.remove(engine, "commit", interrupt)
     assert not session.in_transaction()
+    assert everything(engine) == before
+
+
+# Many ratings at once
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ratings_added_together_store_what_they_do_one_by_one(
+    repository: MovieRepository, engine: Engine, seed: int
+) -> None:
+    ids = store(engine, *(HEAT._replace(title=f"Heat {number}") for number in range(6)))
+    alone, together = ids[:3], ids[3:]
+    for movie_id in ids:
+        repository.add_rating(movie_id, 2, user_id=1)
+        repository.add_rating(movie_id, 4)
+    random = Random(seed)  # noqa: S311 - any ratings will do
+    batches = [
+        [
+            (random.randrange(3), random.randint(1, 5), random.choice([None, 1, 2, 3, 2**31 - 1]))
+            for _ in range(random.randint(0, 12))
+        ]
+        for _ in range(5)
+    ]
+
+    for batch in batches:
+        for place, score, user_id in batch:
+            repository.add_rating(alone[place], score, user_id)
+        repository.add_ratings(
+            [NewRating(together[place], score, user_id) for place, score, user_id in batch]
+        )
+
+    rows = [(row["movie_id"], row["user_id"], row["score"]) for row in rating_rows(engine)]
+    samples = {
+        movie_id: place for place in range(3) for movie_id in (alone[place], together[place])
+    }
+    one_by_one, at_once = (
+        [(samples[movie_id], *rest) for movie_id, *rest in rows if movie_id in group]
+        for group in (alone, together)
+    )
+    assert sorted(at_once, key=str) == sorted(one_by_one, key=str)
+    assert aggregates(engine)[3:] == aggregates(engine)[:3]
+    assert [*repository.problems()] == []
+
+
+def test_ratings_added_together_keep_their_order_and_what_they_replace_its_id(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT, RONIN)
+    repository.add_rating(2, 1, user_id=7)
+
+    repository.add_ratings(
+        [
+            NewRating(1, 5, 8),
+            NewRating(2, 4, 7),
+            NewRating(1, 3),
+            NewRating(1, 3),
+            NewRating(1, 2, 8),
+            NewRating(2, 2, 9),
+        ]
+    )
+
+    assert rating_rows(engine) == [
+        {"id": 1, "movie_id": 2, "user_id": 7, "score": 4},
+        {"id": 2, "movie_id": 1, "user_id": 8, "score": 2},
+        {"id": 3, "movie_id": 1, "user_id": None, "score": 3},
+        {"id": 4, "movie_id": 1, "user_id": None, "score": 3},
+        {"id": 5, "movie_id": 2, "user_id": 9, "score": 2},
+    ]
+    assert [found[:2] for found in aggregates(engine)] == [(3, 8), (2, 6)]
+
+
+def test_ratings_of_unknown_movies_are_named_by_position_and_none_is_stored(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    repository.add_rating(1, 4, user_id=7)
+    before = everything(engine)
+
+    with pytest.raises(MoviesNotFound) as error:
+        repository.add_ratings(
+            [NewRating(1, 1, 7), NewRating(99, 5), NewRating(1, 5), NewRating(2**31 - 1, 5, 7)]
+        )
+
+    assert error.value.positions == [1, 3]
+    assert everything(engine) == before
+
+
+def test_ratings_of_which_one_is_out_of_bounds_are_not_stored(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    with pytest.raises(IntegrityError):
+        repository.add_ratings([NewRating(1, 5, 7), NewRating(1, 6, 8)])
+
+    assert everything(engine) == before
+
+
+def test_no_ratings_change_nothing(repository: MovieRepository, engine: Engine) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    repository.add_ratings([])
+
+    assert everything(engine) == before
+
+
+def test_ratings_added_together_join_the_transaction_that_is_open(
+    repository: MovieRepository, session: Session, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+
+    with suppress(Interrupted), writing(session):
+        repository.add_ratings([NewRating(1, 5, 7)])
+        with suppress(MoviesNotFound):
+            repository.add_ratings([NewRating(1, 1, 7), NewRating(99, 1)])
+        seen_inside = repository.list_ratings()
+        raise Interrupted
+
+    assert [(rating.user_id, rating.score) for rating in seen_inside] == [(7, 5)]
     assert everything(engine) == before
 
 
