@@ -202,8 +202,10 @@ class Rating(SQLModel, table=True):
     )
 
     id: int | None = Field(default=None, primary_key=True)
+    # Optional to construct one, as Rating(movie=...) has it from there.
     movie_id: int = Field(
-        sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), nullable=False)
+        default=None,
+        sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), nullable=False),
     )
     user_id: int | None = None
     score: int

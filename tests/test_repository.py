@@ -7,6 +7,7 @@ models' metadata behind an engine without any of the service's set-up, as a note
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from random import Random
@@ -486,31 +487,28 @@ def test_delete_takes_the_ratings_of_the_movie_and_no_others(
 def test_rating_again_replaces_the_score_and_the_time(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
-    [movie_id] = store(engine, HEAT)
-    repository.add_rating(movie_id, 1, user_id=7)
+    store(engine, HEAT)
+    first = repository.add_rating(1, 1, user_id=7)
     session.execute(RATING.update().values(created_at=utc_now() - timedelta(days=1)))
     session.commit()
     before = utc_now()
 
-    repository.add_rating(movie_id, 4, user_id=7)
+    replaced = repository.add_rating(1, 4, user_id=7)
 
-    assert rating_rows(engine) == [{"id": 1, "movie_id": movie_id, "user_id": 7, "score": 4}]
-    assert before <= repository.list_ratings()[0].created_at <= utc_now()
-    assert aggregates(engine) == [(1, 4, 4.0, 34 / 11)]
+    assert replaced == replace(first, score=4, created_at=replaced.created_at)
+    assert before <= replaced.created_at <= utc_now()
+    assert list(repository.list_ratings()) == [replaced]
+    assert movie_rows(engine) == [movie_row(1, HEAT._replace(scores=(4,)))]
 
 
 def test_each_anonymous_rating_counts(repository: MovieRepository, engine: Engine) -> None:
-    [movie_id] = store(engine, HEAT)
+    store(engine, HEAT)
 
-    for score in (5, 5, 2):
-        repository.add_rating(movie_id, score)
+    added = [repository.add_rating(1, score) for score in (5, 5, 2)]
 
-    assert [(row["user_id"], row["score"]) for row in rating_rows(engine)] == [
-        (None, 5),
-        (None, 5),
-        (None, 2),
-    ]
-    assert aggregates(engine) == [(3, 12, 4.0, 42 / 13)]
+    assert list(repository.list_ratings()) == added
+    assert [(rating.user_id, rating.score) for rating in added] == [(None, 5), (None, 5), (None, 2)]
+    assert movie_rows(engine) == [movie_row(1, HEAT._replace(scores=(5, 5, 2)))]
 
 
 def test_aggregates_follow_every_rating_given_replaced_and_taken_back(

@@ -96,7 +96,8 @@ def begin(session: Session) -> None:
 
 
 def begin_savepoint(session: Session) -> None:
-    """Begin a savepoint, and change nothing yet."""
+    """Begin a savepoint after a read, and change nothing yet."""
+    session.get(Movie, 1)
     session.begin_nested()
 
 
@@ -283,6 +284,16 @@ def test_verbs_compose_inside_the_block_of_a_session_that_begins_only_on_purpose
             create_and_raise(session)
 
     assert movie_rows(engine) == [movie_row(1, HEAT._replace(scores=(4,)))]
+
+
+def test_verb_that_reads_sees_the_callers_rows(
+    repository: MovieRepository, session: Session
+) -> None:
+    add(session)
+
+    page = repository.list()
+
+    assert [movie.title for movie in page] == ["Alien"]
 
 
 # After the caller has only read

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select
 from sqlalchemy.orm import Session
 
 from app.logs import log_event
-from app.models import search_key
+from app.models import normalize_genre, normalize_title, search_key
 from app.movielens import statements
 from app.movielens.files import MovieRow, RatingRow
 from app.transactions import after_commit, reading, writing
@@ -53,11 +53,11 @@ class CatalogueRepository:
     def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
         """Merge movies and ratings into the catalogue, and return what was done with them.
 
-        Movies are identified by title. A stored movie keeps its id and takes the given year and
-        genre; of several rows with one title the first wins. Of a user's ratings of a movie the
-        latest wins, and of equally recent ones the first. Anonymous ratings of one movie, score
-        and time are interchangeable: the larger of the two counts is kept. Importing the same
-        files again therefore changes nothing.
+        Titles and genres are normalized, and movies are identified by title. A stored movie keeps
+        its id and takes the given year and genre; of several rows with one title the first wins.
+        Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
+        Anonymous ratings of one movie, score and time are interchangeable: the larger of the two
+        counts is kept. Importing the same files again therefore changes nothing.
 
         Rows are stored as they are read. Other writers wait until the end.
 
@@ -102,7 +102,7 @@ def _merge_movies(
     """Store movies and return a map from the given ids to the stored ones."""
     ids: dict[int, int] = {}
     done: set[int] = set()
-    for batch in _batches(movies):
+    for batch in _batches(map(_normalized, movies)):
         first: dict[str, MovieRow] = {}
         for movie in batch:
             first.setdefault(movie.title, movie)
@@ -136,6 +136,12 @@ def _merge_movies(
         counts.movies_unchanged += len(known) - len(changed)
         counts.movies_merged += len(batch) - len(known) - len(new)
     return ids
+
+
+def _normalized(movie: MovieRow) -> MovieRow:
+    return MovieRow(
+        movie.id, normalize_title(movie.title), movie.year, normalize_genre(movie.genre)
+    )
 
 
 def _merge_ratings(

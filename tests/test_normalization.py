@@ -1,0 +1,198 @@
+"""Titles and genres are stored in one form, and found in any, whoever calls."""
+
+import sys
+from collections.abc import Callable
+from unicodedata import category
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from app.errors import DuplicateTitle
+from app.models import normalize_genre, normalize_text, normalize_title
+from app.movielens.files import MovieRow
+from app.movielens.repository import CatalogueRepository
+from app.read_models import NewMovie
+from app.repository import MovieRepository
+from tests.helpers import HEAT, Sample, everything, movie_row, movie_rows, store
+
+COMPOSED, DECOMPOSED = "Am\u00e9lie", "Ame\u0301lie"
+# Nothing, spaces, invisible format characters, Hangul and Braille blanks, marks without a letter.
+BLANKS = ("", " \t", "\u200b", "\ufeff\u2060", "\u3164", "\u115f", "\u2800", "\u0301\u20dd")
+
+
+def post(client: TestClient, title: str, genre: str) -> None:
+    """Create a movie over HTTP."""
+    client.post("/movies", json={"title": title, "year": 2001, "genre": genre})
+
+
+def put(client: TestClient, title: str, genre: str) -> None:
+    """Replace a movie over HTTP."""
+    client.post("/movies", json={"title": "Heat", "year": 2001})
+    client.put("/movies/1", json={"title": title, "year": 2001, "genre": genre})
+
+
+def patch(client: TestClient, title: str, genre: str) -> None:
+    """Change a movie over HTTP."""
+    client.post("/movies", json={"title": "Heat", "year": 2001})
+    client.patch("/movies/1", json={"title": title, "genre": genre})
+
+
+def create(session: Session, title: str, genre: str) -> None:
+    """Create a movie through the repository."""
+    MovieRepository(session).create(title=title, year=2001, genre=genre)
+
+
+def create_missing(session: Session, title: str, genre: str) -> None:
+    """Create a movie through the repository if its title is new."""
+    MovieRepository(session).create_missing([NewMovie(title, 2001, genre)])
+
+
+def update(session: Session, title: str, genre: str) -> None:
+    """Change a movie through the repository."""
+    movie_id = MovieRepository(session).create(title="Heat", year=2001).id
+    MovieRepository(session).update(movie_id, title=title, genre=genre)
+
+
+def merge(session: Session, title: str, genre: str) -> None:
+    """Import a movie, and again where its normalized form is there already."""
+    repository = CatalogueRepository(session)
+    repository.merge([MovieRow(8, title, 2001, genre)], [])
+    repository.merge([MovieRow(7, normalize_title(title), 1999, "Drama")], [])
+    repository.merge([MovieRow(8, title, 2001, genre)], [])
+
+
+OVER_HTTP = (post, put, patch)
+IN_PYTHON = (create, create_missing, update, merge)
+
+
+@pytest.mark.parametrize("write", [*OVER_HTTP, *IN_PYTHON])
+@pytest.mark.parametrize(
+    ("title", "genre", "stored"),
+    [
+        ("  He\u200bat\t2 ", " film-NOIR\ufe0f ", ("Heat 2", "Film-Noir")),
+        (DECOMPOSED, "e\u0301POPE\u0301E", (COMPOSED, "\u00c9pop\u00e9e")),
+        ("\u202eHeat\u00a0\u2003\u2066 2", "children's", ("Heat 2", "Children's")),
+    ],
+)
+def test_text_is_stored_the_same_whoever_writes_it(  # noqa: PLR0917 - fixtures
+    client: TestClient,
+    session: Session,
+    engine: Engine,
+    write: Callable[..., None],
+    title: str,
+    genre: str,
+    stored: tuple[str, str],
+) -> None:
+    write(client if write in OVER_HTTP else session, title, genre)
+
+    assert movie_rows(engine) == [movie_row(1, Sample(stored[0], 2001, stored[1]))]
+
+
+def test_composed_and_decomposed_titles_are_one_movie(
+    client: TestClient, repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, Sample(COMPOSED, 2001, "Comedy"), HEAT)
+    before = everything(engine)
+
+    responses = [
+        client.post("/movies", json={"title": DECOMPOSED, "year": 2001}),
+        client.put("/movies/2", json={"title": DECOMPOSED, "year": 2001}),
+        client.patch("/movies/2", json={"title": f"\u200b{DECOMPOSED} "}),
+    ]
+    with pytest.raises(DuplicateTitle):
+        repository.create(title=DECOMPOSED, year=2001)
+    with pytest.raises(DuplicateTitle):
+        repository.update(2, title=DECOMPOSED)
+    created = repository.create_missing([NewMovie(DECOMPOSED, 2001)])
+
+    assert [response.status_code for response in responses] == [409, 409, 409]
+    assert created == 0
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("field", ["title", "genre"])
+def test_text_without_a_visible_character_is_422(
+    client: TestClient, engine: Engine, field: str, blank: str
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    body = {"title": "Ronin", "year": 1998, "genre": "Action", field: blank}
+
+    responses = [
+        client.post("/movies", json=body),
+        client.put("/movies/1", json=body),
+        client.patch("/movies/1", json={field: blank}),
+    ]
+
+    for response in responses:
+        assert response.status_code == 422
+        [problem] = response.json()["detail"]
+        assert problem["loc"] == ["body", field]
+        assert problem["msg"] == "Value error, must contain a visible character"
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("field", ["title", "genre"])
+@pytest.mark.parametrize("write", IN_PYTHON)
+def test_text_without_a_visible_character_is_a_value_error(
+    session: Session, engine: Engine, write: Callable[..., None], field: str, blank: str
+) -> None:
+    texts = {"title": "Ronin", "genre": "Drama", field: blank}
+
+    with pytest.raises(ValueError, match="must contain a visible character"):
+        write(session, **texts)
+
+    before = [movie_row(1, Sample("Heat", 2001, "Unknown"))] if write is update else []
+    assert movie_rows(engine) == before
+
+
+@pytest.mark.parametrize("genre", ["crime", " CRIME\u200b", "cr\u00adime"])
+def test_genre_is_found_in_any_form(
+    client: TestClient, repository: MovieRepository, engine: Engine, genre: str
+) -> None:
+    store(engine, HEAT)
+
+    found = [
+        [movie.title for movie in repository.list(genre=genre)],
+        [movie.title for movie in repository.top(genre=genre)],
+        [movie["title"] for movie in client.get("/movies", params={"genre": genre}).json()],
+        [movie["title"] for movie in client.get("/movies/top", params={"genre": genre}).json()],
+    ]
+
+    assert found == [["Heat"]] * 4
+
+
+@pytest.mark.parametrize("q", [DECOMPOSED, " am\u200b\u00c9 ", "e\u0301LIE"])
+def test_title_is_found_in_any_form(
+    client: TestClient, repository: MovieRepository, engine: Engine, q: str
+) -> None:
+    store(engine, Sample(COMPOSED, 2001, "Comedy"), HEAT)
+
+    found = [
+        [movie.title for movie in repository.list(q=q)],
+        [movie["title"] for movie in client.get("/movies", params={"q": q}).json()],
+    ]
+
+    assert found == [[COMPOSED]] * 2
+
+
+@pytest.mark.parametrize("normalize", [normalize_text, normalize_title, normalize_genre])
+def test_normalized_text_stays_as_it_is(normalize: Callable[[str], str]) -> None:
+    excluded = {0, ord("|"), *range(0xD800, 0xE000)}
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if code not in excluded]
+    composing = [character for character in characters if category(character)[0] in "LMN"]
+    # Many words at a time: each character alone, and after a letter and before an accent.
+    size = 512
+    texts = [
+        form.join(["", *words[start : start + size], ""])
+        for words, form in ((characters, "-"), (composing, "\u0301-e"))
+        for start in range(0, len(words), size)
+    ]
+
+    changed = [text for text in map(normalize, texts) if normalize(text) != text]
+
+    assert changed == []

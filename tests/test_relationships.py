@@ -1,0 +1,98 @@
+"""Movie.ratings and Rating.movie work in a plain session, and cost the service nothing."""
+
+from collections import Counter
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine, event
+from sqlmodel import Session
+
+from app.config import Settings
+from app.main import create_app
+from app.models import Movie, Rating
+from tests.helpers import HEAT, RONIN, movie_rows, rating_rows, store
+
+RATED = HEAT._replace(scores=(5, 3))
+# The statements of each request, by their first word. Each reads or writes what its answer needs.
+STATEMENTS = {
+    "GET /movies": {"SELECT": 2},
+    "GET /movies/1": {"SELECT": 1},
+    "GET /movies/top?limit=1": {"SELECT": 1},
+    "GET /ratings": {"SELECT": 2},
+    "POST /movies": {"INSERT": 1},
+    "PATCH /movies/1": {"SELECT": 1, "UPDATE": 1},
+    "DELETE /movies/1": {"SELECT": 1, "DELETE": 2},
+}
+
+
+@pytest.fixture
+def engine(any_engine: Engine) -> Engine:
+    """An engine that enforces foreign keys, and on SQLite one that does not."""
+    return any_engine
+
+
+def test_ratings_of_a_movie_and_movie_of_a_rating_are_loaded(
+    session: Session, engine: Engine
+) -> None:
+    store(engine, RONIN, RATED)
+
+    movie = session.get_one(Movie, 2)
+
+    assert [rating.score for rating in movie.ratings] == [5, 3]
+    assert session.get_one(Rating, 2).movie is movie
+
+
+def test_rating_that_is_appended_to_a_movie_is_stored(session: Session, engine: Engine) -> None:
+    store(engine, RATED)
+    movie = session.get_one(Movie, 1)
+
+    movie.ratings.append(Rating(user_id=7, score=4))
+    session.add(Rating(movie=movie, user_id=8, score=1))
+    session.commit()
+
+    assert [(row["movie_id"], row["user_id"], row["score"]) for row in rating_rows(engine)] == [
+        (1, None, 5),
+        (1, None, 3),
+        (1, 7, 4),
+        (1, 8, 1),
+    ]
+
+
+def test_movie_that_is_deleted_takes_its_ratings_with_it(session: Session, engine: Engine) -> None:
+    store(engine, RATED, RONIN._replace(scores=(4,)))
+
+    session.delete(session.get_one(Movie, 1))
+    session.commit()
+
+    assert [row["title"] for row in movie_rows(engine)] == ["Ronin"]
+    assert [row["movie_id"] for row in rating_rows(engine)] == [2]
+
+
+def test_rating_that_is_removed_from_a_movie_is_deleted(session: Session, engine: Engine) -> None:
+    store(engine, RATED)
+    movie = session.get_one(Movie, 1)
+
+    movie.ratings.remove(movie.ratings[0])
+    session.commit()
+
+    assert [row["score"] for row in rating_rows(engine)] == [3]
+
+
+@pytest.mark.parametrize("request_line", STATEMENTS)
+def test_relationships_cost_a_request_no_statement(database_url: str, request_line: str) -> None:
+    app = create_app(Settings(database_url=database_url, auto_setup=False))
+    store(app.state.engine, RATED)
+    sent: list[str] = []
+    method, path = request_line.split()
+    body = {"title": "Ronin", "year": 1998} if method in {"POST", "PATCH"} else None
+
+    with TestClient(app) as client:
+        event.listen(
+            app.state.engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: sent.append(statement.split()[0]),
+        )
+        assert client.request(method, path, json=body).is_success
+
+    of_data = Counter(word for word in sent if word not in {"BEGIN", "COMMIT"})
+    assert of_data == STATEMENTS[request_line]
