@@ -118,7 +118,7 @@ def rating_rows(engine: Engine) -> list[dict[str, Any]]:
 
 def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return all that is stored."""
-    return movie_rows(engine), rating_rows(engine)
+    return movie_rows(engine), _rows(engine, select(RATING).order_by(RATING.c.id))
 
 
 def problems_of(engine: Engine) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select
-from sqlmodel import Session, SQLModel
+from sqlalchemy import Engine
+from sqlmodel import Session
 
 from app.main import app
 from app.repository import MovieRepository
@@ -122,12 +122,3 @@ def store_what_examples_name(engine: Engine) -> None:
         repository = MovieRepository(session)
         repository.create_missing(STARTER_MOVIES)
         repository.add_rating(movie_id=1, user_id=42, score=4)
-
-
-def all_rows(engine: Engine) -> list[list[tuple[Any, ...]]]:
-    """Return the rows of every table, seen from a session of their own."""
-    with Session(engine) as session:
-        return [
-            [tuple(row) for row in session.execute(select(*table.c).order_by(table.c.id))]
-            for table in SQLModel.metadata.sorted_tables
-        ]

@@ -7,13 +7,13 @@ from sqlalchemy import Engine
 
 from app.config import Settings, load_settings
 from app.main import create_app
+from tests.helpers import everything
 from tests.operations import (
     DOCUMENT,
     OPERATIONS,
     READING,
     WRITING,
     Operation,
-    all_rows,
     store_what_examples_name,
 )
 from tests.server import serving
@@ -67,13 +67,13 @@ def test_writing_without_the_key_is_401_and_stores_nothing(
     client: TestClient, engine: Engine, key: bytes | None
 ) -> None:
     store_what_examples_name(engine)
-    before = all_rows(engine)
+    before = everything(engine)
 
     answers = {str(operation): send(client, operation, key) for operation in WRITING}
 
     refusal = {"detail": "This needs the service's API key in the header X-API-Key"}
     assert answers == {str(operation): (401, refusal) for operation in WRITING}
-    assert all_rows(engine) == before
+    assert everything(engine) == before
 
 
 @pytest.mark.parametrize("operation", WRITING, ids=str)
@@ -81,12 +81,12 @@ def test_writing_with_the_key_stores(
     client: TestClient, engine: Engine, operation: Operation
 ) -> None:
     store_what_examples_name(engine)
-    before = all_rows(engine)
+    before = everything(engine)
 
     status, _ = send(client, operation, KEY.encode())
 
     assert status in {200, 201, 204}
-    assert all_rows(engine) != before
+    assert everything(engine) != before
 
 
 @pytest.mark.parametrize("key", [None, b"wrong"])

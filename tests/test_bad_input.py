@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.routes.route_class import ServiceRoute
-from tests.helpers import Sample, movie_rows, rating_rows, store
+from tests.helpers import Sample, everything, store
 from tests.operations import OPERATIONS, Operation, examples_of, store_what_examples_name
 
 JSON = {"Content-Type": "application/json"}
@@ -187,11 +187,6 @@ def refusal(response: Response) -> tuple[int, list[list[str | int]]]:
         assert set(problem) == {"type", "loc", "msg"}
         assert problem["msg"]
     return response.status_code, [problem["loc"] for problem in body["detail"]]
-
-
-def everything(engine: Engine) -> list[dict[str, Any]]:
-    """Return all that is stored."""
-    return movie_rows(engine) + rating_rows(engine)
 
 
 def body_of(fields: dict[str, str]) -> str:

@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 
 from app.config import Settings
 from app.main import create_app
-from tests.operations import WRITING, Operation, all_rows, store_what_examples_name
+from tests.helpers import everything
+from tests.operations import WRITING, Operation, store_what_examples_name
 from tests.server import Server, serving
 
 LIMIT = 2048
@@ -51,7 +52,7 @@ def test_a_body_at_the_bound_passes_and_one_byte_more_is_413(
     client: TestClient, engine: Engine, operation: Operation
 ) -> None:
     store_what_examples_name(engine)
-    before = all_rows(engine)
+    before = everything(engine)
     headers = {"Content-Type": "application/json", "X-Trace-Id": "mine"}
     # A batch of ratings may be four times as long.
     limit = 4 * LIMIT if operation.path == "/ratings/batch" else LIMIT
@@ -62,7 +63,7 @@ def test_a_body_at_the_bound_passes_and_one_byte_more_is_413(
         content=padded(operation.body, limit + 1),
         headers=headers,
     )
-    rows_after_the_refusal = all_rows(engine)
+    rows_after_the_refusal = everything(engine)
     accepted = client.request(
         operation.method, operation.url, content=padded(operation.body, limit), headers=headers
     )
@@ -74,7 +75,7 @@ def test_a_body_at_the_bound_passes_and_one_byte_more_is_413(
     assert refused.headers["X-Content-Type-Options"] == "nosniff"
     assert rows_after_the_refusal == before
     assert accepted.is_success
-    assert all_rows(engine) != before
+    assert everything(engine) != before
 
 
 def test_every_operation_with_a_body_is_bounded() -> None:

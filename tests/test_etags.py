@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 
 from app.config import Settings
-from tests.helpers import SAMPLES, Sample, store
-from tests.operations import READING, Operation, all_rows, store_what_examples_name
+from tests.helpers import SAMPLES, Sample, everything, store
+from tests.operations import READING, Operation, store_what_examples_name
 from tests.server import DEADLINE_SECONDS, serving
 
 CACHEABLE = [
@@ -210,13 +210,13 @@ def test_etag_of_the_stored_version_lets_its_reader_change_it(
     client: TestClient, engine: Engine, method: str, body: dict[str, object] | None
 ) -> None:
     store(engine, A_THIRD)
-    before = all_rows(engine)
+    before = everything(engine)
     etag = client.get("/movies/1").headers["ETag"]
 
     response = client.request(method, "/movies/1", json=body, headers={"If-Match": etag})
 
     assert response.is_success
-    assert (all_rows(engine) != before) == (body != {})
+    assert (everything(engine) != before) == (body != {})
 
 
 @pytest.mark.parametrize(("method", "body"), CHANGES)
@@ -226,13 +226,13 @@ def test_etag_of_an_older_version_is_412_and_changes_nothing(
     store(engine, A_THIRD)
     older = client.get("/movies/1").headers["ETag"]
     client.patch("/movies/1", json={"genre": "Romance"})
-    before = all_rows(engine)
+    before = everything(engine)
 
     response = client.request(method, "/movies/1", json=body, headers={"If-Match": older})
 
     assert response.status_code == 412
     assert response.json() == {"detail": "The movie has changed since it was read: get it again"}
-    assert all_rows(engine) == before
+    assert everything(engine) == before
 
 
 def test_condition_on_an_unknown_movie_is_404(client: TestClient) -> None:

@@ -1,196 +1,215 @@
-"""What must never be in each layer, read from the source, and what every route must say."""
+"""What belongs where: files are the core, folders are routes, middleware and capabilities."""
 
 import ast
+import re
+import shutil
 from collections.abc import Iterator
-from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.config import PROJECT_ROOT, Settings
 from app.main import create_app
+from tests.operations import OPERATIONS
+from tests.server import Commands, copy_of_project
 
-ROUTES = sorted((PROJECT_ROOT / "app" / "routes").glob("*.py"))
-VERSIONS = sorted((PROJECT_ROOT / "migrations" / "versions").glob("*.py"))
-DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "psycopg", "alembic"}
-HTTP = {"fastapi", "starlette", "http", "uvicorn"}
-
-# Layer by layer: what its modules do not import. A package stands for all that is in it.
-BANS: dict[str, tuple[list[Path], set[str]]] = {
-    "routes": (ROUTES, {*DATABASE, "app.models", "app.statements"}),
-    "repository": (
-        [
-            PROJECT_ROOT / "app" / name
-            for name in ("repository.py", "statements.py", "read_models.py", "transactions.py")
-        ],
-        {*HTTP, "app.main", "app.routes", "app.dependencies", "app.error_handlers"},
-    ),
-    "tables": ([PROJECT_ROOT / "app" / "models.py"], {*HTTP, "pydantic", "app.schemas"}),
-    "payloads": ([PROJECT_ROOT / "app" / "schemas.py"], {*HTTP, *DATABASE}),
-    "errors": ([PROJECT_ROOT / "app" / "errors.py"], {*HTTP, *DATABASE, "app"}),
-    "application": (
-        [PROJECT_ROOT / "app" / "main.py"],
-        {*DATABASE, "app.models", "app.statements"},
-    ),
-    "migrations": (VERSIONS, {"app", "sqlmodel"}),
+APP = PROJECT_ROOT / "app"
+# The syntax tree of each module, by its name.
+MODULES = {
+    ".".join(path.relative_to(PROJECT_ROOT).with_suffix("").parts).removesuffix(".__init__"): (
+        ast.parse(path.read_text(encoding="utf-8"), str(path))
+    )
+    for path in sorted([*APP.rglob("*.py"), *PROJECT_ROOT.glob("migrations/versions/*.py")])
 }
+# The folders that are no capability.
+PARTS_OF_THE_CORE = {"routes", "middleware"}
+CAPABILITIES = sorted(
+    path.name
+    for path in APP.iterdir()
+    if (path / "__init__.py").exists() and path.name not in PARTS_OF_THE_CORE
+)
 
-# The contract: each operation with its answers. A 503 is for a database that is out of reach.
-OPERATIONS = {
-    "GET /health": {200},
-    "GET /ready": {200, 503},
-    "GET /movies": {200, 422, 503},
-    "POST /movies": {201, 400, 409, 422, 503},
-    "GET /movies/top": {200, 422, 503},
-    "GET /movies/{movie_id}": {200, 404, 422, 503},
-    "PUT /movies/{movie_id}": {200, 400, 404, 409, 422, 503},
-    "PATCH /movies/{movie_id}": {200, 400, 404, 409, 422, 503},
-    "DELETE /movies/{movie_id}": {204, 404, 422, 503},
-    "GET /ratings": {200, 422, 503},
-    "POST /ratings": {204, 400, 404, 422, 503},
-    "POST /ratings/batch": {204, 400, 404, 422, 503},
-    "DELETE /movies/{movie_id}/ratings/{user_id}": {204, 404, 422, 503},
+HTTP = "fastapi|starlette|http|uvicorn"
+DATABASE = "sqlalchemy|sqlmodel|sqlite3|psycopg|alembic"
+# Modules, and what they do not import.
+BANS = {
+    r"app\.(routes(\..*)?|.*\.routes)": rf"{DATABASE}|app\.models|app\.statements",
+    r"app\.main": rf"{DATABASE}|app\.models|app\.statements",
+    r"app\.(repository|statements|read_models|transactions|models|db|db_errors)": HTTP,
+    r"app\.(.*\.)?(repository|statements)": rf"{HTTP}|app\.(main|routes|dependencies|schemas)",
+    r"app\.models": r"pydantic|app\.schemas",
+    r"app\.schemas": rf"{HTTP}|{DATABASE}",
+    r"app\.errors": rf"{HTTP}|{DATABASE}|app",
+    r"migrations\.versions\..*": "app|sqlmodel",
 }
+# Only these modules do this, and on purpose.
+RESERVED = {
+    "end a transaction": (r"\.(commit|rollback)\(|'(COMMIT|ROLLBACK)'", {
+        "app.transactions",
+        "app.kept_connections",  # by statements of the driver's, in transactions' name
+        "app.schema_check",  # a savepoint, around temporary tables
+    }),
+    "declare a table": (r"\(.*table=True\)", {"app.models"}),
+    "make tables from the models": (r"\.create_all\(", {"app.schema_check"}),
+    "know a driver's error codes": (
+        r"SQLITE_(?!THREADS|DIFFERENCES)[A-Z]+\b|'[0-9]{2}[0-9A-Z]{3}'|sqlstate", {"app.db_errors"}
+    ),
+}  # fmt: skip
+
+# What is left of the service without a capability still does this.
+SMOKE = """
+from fastapi.testclient import TestClient
+from app.main import app
+with TestClient(app) as client:
+    rating = {"movie_id": 1, "user_id": 1, "score": 5}
+    assert client.post("/ratings", json=rating).status_code == 204
+    assert client.get("/movies/top?limit=1").json()[0]["average_rating"] == 5
+from scripts.db import cli
+cli(["check"])
+"""
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    """Return a module's syntax tree."""
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def imports_of(path: Path) -> set[str]:
-    """Return the modules and names that a module imports, wherever in it, fully qualified."""
+def imports_of(module: str) -> set[str]:
+    """Return what a module imports, wherever in it: modules, and names in them."""
     names: set[str] = set()
-    for node in ast.walk(tree_of(path)):
+    for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports by a relative name"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            assert node.level == 0, f"{module} imports by a relative name"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
     return names
 
 
-def modules_of_app() -> list[Path]:
-    """Return the modules of the service."""
-    return sorted((PROJECT_ROOT / "app").rglob("*.py"))
+def capability_of(module: str) -> str | None:
+    """Return the capability that a module belongs to, None for the core."""
+    folder = module.split(".")[1] if "." in module else ""
+    return folder if folder in CAPABILITIES else None
 
 
-def routes_in(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Yield the functions of a module that answer requests."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
-            ast.unparse(decorator).startswith("router.") for decorator in node.decorator_list
-        ):
-            yield node
+def routes() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield the functions that answer requests, each after its place."""
+    for module, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and any(
+                ast.unparse(decorator).startswith("router.") for decorator in node.decorator_list
+            ):
+                yield f"{module}.{node.name}", node
 
 
-@pytest.fixture(scope="module")
-def operations() -> dict[str, dict[str, Any]]:
-    """The operations of the OpenAPI document, by method and path."""
-    # No test starts this application, so that its database is never opened.
-    app = create_app(Settings(database_url="sqlite:///never-opened.db", auto_setup=False))
-    return {
-        f"{method.upper()} {path}": operation
-        for path, methods in app.openapi()["paths"].items()
-        for method, operation in methods.items()
-    }
-
-
-@pytest.mark.parametrize("layer", BANS)
-def test_layer_imports_nothing_that_belongs_to_another(layer: str) -> None:
-    modules, banned = BANS[layer]
-    assert modules
+@pytest.mark.parametrize("modules", BANS)
+def test_layer_imports_nothing_that_belongs_to_another(modules: str) -> None:
+    layer = [module for module in MODULES if re.fullmatch(modules, module)]
+    assert layer
 
     found = {
-        f"{module.name}: {name}"
-        for module in modules
+        f"{module} imports {name}"
+        for module in layer
         for name in imports_of(module)
-        if any(f"{name}.".startswith(f"{ban}.") for ban in banned)
+        if re.match(rf"({BANS[modules]})(\.|$)", name)
     }
 
     assert found == set()
 
 
-def test_route_is_its_signature_and_a_statement_or_three() -> None:
-    routes = [(path, route) for path in ROUTES for route in routes_in(path)]
-    assert len(routes) == len(OPERATIONS)
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    imported = {module: imports_of(module) & MODULES.keys() - {"app"} for module in MODULES}
 
-    for path, route in routes:
-        where = f"{path.name}: {route.name}"
-        assert ast.get_docstring(route), where
-        assert len(route.body) <= 4, where
-        for node in ast.walk(route):
-            assert not isinstance(node, ast.If | ast.Try | ast.For | ast.While | ast.Raise), where
+    TopologicalSorter(imported).prepare()  # raises a CycleError that names the modules
 
 
-def test_only_transactions_commit() -> None:
-    committing = {
-        path.name
-        for path in modules_of_app()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute) and node.attr == "commit"
+def test_core_imports_no_capability_and_no_capability_another() -> None:
+    assert CAPABILITIES
+
+    strangers = {
+        f"{module} imports {imported}"
+        for module in MODULES
+        for imported in imports_of(module) & MODULES.keys()
+        if capability_of(imported) not in {None, capability_of(module)}
     }
 
-    assert committing == {"transactions.py"}
+    assert strangers == set()
 
 
-def test_type_checkers_of_other_projects_may_rely_on_the_annotations() -> None:
-    assert (PROJECT_ROOT / "app" / "py.typed").is_file()
+@pytest.mark.slow
+def test_core_below_the_routes_loads_nothing_of_http(tmp_path: Path) -> None:
+    program = "import sys, app.config, app.db, app.repository; print(*sys.modules)"
+
+    finished = Commands(tmp_path).python("-c", program)
+
+    assert finished.errors == ""
+    loaded = {module.partition(".")[0] for module in finished.output.split()}
+    assert loaded & {"starlette", "fastapi", "uvicorn", "asgi_correlation_id"} == set()
+
+
+def test_making_the_application_opens_no_database(tmp_path: Path) -> None:
+    create_app(Settings(database_url=f"sqlite:///{tmp_path / 'movies.db'}"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("deed", RESERVED)
+def test_what_few_modules_may_do_no_other_does(deed: str) -> None:
+    code, modules = RESERVED[deed]
+
+    doing = {
+        module
+        for module, tree in MODULES.items()
+        if module.startswith("app") and re.search(code, ast.unparse(tree))
+    }
+
+    assert doing == modules, "a module that may do it, with a reason, is added to RESERVED here"
+
+
+def test_route_is_its_signature_and_a_statement_or_three() -> None:
+    assert {route.name for _, route in routes()} == {
+        operation.description["operationId"] for operation in OPERATIONS
+    }
+
+    for place, route in routes():
+        assert ast.get_docstring(route), place
+        assert len(route.body) <= 4, place
+        for node in ast.walk(route):
+            assert not isinstance(node, ast.If | ast.Try | ast.For | ast.While | ast.Raise), place
 
 
 def test_errors_hold_no_status_codes() -> None:
-    tree = tree_of(PROJECT_ROOT / "app" / "errors.py")
-
     numbers = [
         node.value
-        for node in ast.walk(tree)
+        for node in ast.walk(MODULES["app.errors"])
         if isinstance(node, ast.Constant) and isinstance(node.value, int)
     ]
 
     assert numbers == []
 
 
-def test_tables_are_in_the_models_module_only() -> None:
-    tables = {
-        (path.name, node.name)
-        for path in modules_of_app()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.ClassDef) and any(word.arg == "table" for word in node.keywords)
-    }
-
-    assert {file for file, _ in tables} == {"models.py"}
+def test_type_checkers_of_other_projects_may_rely_on_the_annotations() -> None:
+    assert (APP / "py.typed").is_file()
 
 
-def test_tables_are_made_from_the_models_for_comparison_only() -> None:
-    makers = {
-        path.name
-        for path in modules_of_app()
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute) and node.attr == "create_all"
-    }
+def test_readme_names_every_file_and_folder_of_the_service() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## How a request travels")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(app/[a-z_/]*(?:\.py)?)`", table))
 
-    assert makers == {"schema_check.py"}
-
-
-def test_api_offers_the_operations_of_the_contract_and_no_others(
-    operations: dict[str, dict[str, Any]],
-) -> None:
-    assert set(operations) == set(OPERATIONS), "a new operation is added to OPERATIONS here"
+    assert named == {f"app/{name}/" for name in (*CAPABILITIES, *PARTS_OF_THE_CORE)} | {
+        f"app/{path.name}" for path in APP.glob("*.py") if path.name != "__init__.py"
+    }, "the table in the README's 'How a request travels' lists the files and folders of app/"
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_operation_documents_itself_and_its_answers(
-    operations: dict[str, dict[str, Any]], name: str
-) -> None:
-    operation = operations[name]
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_service_works_without_a_capability(tmp_path: Path, capability: str) -> None:
+    project = copy_of_project(tmp_path / "project")
+    shutil.rmtree(project / "app" / capability)
+    for wiring in (project / "app" / "main.py", project / "scripts" / "db.py"):
+        lines = wiring.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if f'"app.{capability}' not in line]
+        assert len(lines) - len(kept) <= 1, "a capability is one line"
+        wiring.write_text("".join(kept))
+    commands = Commands(tmp_path, project, database_url=f"sqlite:///{tmp_path / 'movies.db'}")
 
-    assert operation["summary"]
-    assert operation["description"]
-    assert operation["tags"]
-    assert {int(status) for status in operation["responses"]} >= OPERATIONS[name]
-    for status, response in operation["responses"].items():
-        assert response["description"]
-        if status not in {"204", "304"}:
-            assert response["content"]["application/json"]["schema"]
+    finished = commands.python("-c", SMOKE)
+
+    assert (finished.exit_code, finished.output) == (0, "Database sound\n"), finished.errors

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, select
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
 
@@ -19,11 +19,10 @@ from app.models import Rating
 from app.movielens.files import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
 from app.movielens.repository import BATCH_SIZE, CatalogueRepository, MergeCounts
 from app.repository import MovieRepository
-from app.statements import RATING
 from app.transactions import reading
 from scripts import db
 from tests.databases import new_database
-from tests.helpers import Sample, movie_row, movie_rows
+from tests.helpers import Sample, everything, movie_row, movie_rows
 from tests.server import Finished
 
 MOVIES = """\
@@ -104,15 +103,8 @@ def summary(finished: Finished) -> dict[str, tuple[int, int]]:
 
 
 def rating_rows(engine: Engine) -> list[dict[str, Any]]:
-    """Return the stored ratings by id, seen from a session of their own."""
-    with Session(engine) as session:
-        rows = session.execute(select(RATING).order_by(RATING.c.id)).mappings()
-        return [dict(row) for row in rows]
-
-
-def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all that is stored."""
-    return movie_rows(engine), rating_rows(engine)
+    """Return the stored ratings by id, with their times."""
+    return everything(engine)[1]
 
 
 def catalogue(engine: Engine) -> tuple[list[Any], list[Any]]:
