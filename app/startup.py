@@ -17,6 +17,7 @@ from app.errors import SetupError
 from app.migrate import file_exists, is_at_head, migrate_to_head, require_file, require_schema
 from app.read_models import NewMovie
 from app.repository import MovieRepository
+from app.schema_check import schema_differences
 from app.transactions import reading
 
 STARTER_MOVIES = (
@@ -52,13 +53,13 @@ def init_db(settings: Settings, engine: Engine) -> None:
 
 
 @contextmanager
-def open_session() -> Iterator[Session]:
-    """Yield a session for a command on the configured database, whose schema must be at head.
+def open_session(database_url: str | None = None) -> Iterator[Session]:
+    """Yield a session for a command, by default on the configured database, with a schema at head.
 
     Raises:
         SetupError: there is no such database, or its schema does not fit the service.
     """
-    engine = create_db_engine(load_settings().database_url)
+    engine = create_db_engine(database_url or load_settings().database_url)
     require_file(engine.url)
     try:
         with readable_database_errors(engine.url), Session(engine) as session:
@@ -67,6 +68,15 @@ def open_session() -> Iterator[Session]:
             yield session
     finally:
         engine.dispose()
+
+
+def problems_of(session: Session) -> Iterator[str]:
+    """Yield what is wrong with a database's schema and data, a line each."""
+    with reading(session) as connection:
+        differences = schema_differences(connection)
+    # The schema first: a column that is missing may be why the rest cannot be read.
+    yield from differences
+    yield from MovieRepository(session).problems()
 
 
 def _require_writable(url: URL) -> None:

@@ -1,7 +1,6 @@
 """The database's command line: schema, starter movies, checks, copies, import and export."""
 
 from importlib import import_module
-from itertools import chain
 
 import typer
 
@@ -9,9 +8,7 @@ from app.config import load_settings
 from app.errors import SetupError, UnusableFile
 from app.migrate import migrate_to_head
 from app.repository import MovieRepository
-from app.schema_check import schema_differences
-from app.startup import STARTER_MOVIES, open_session
-from app.transactions import reading
+from app.startup import STARTER_MOVIES, open_session, problems_of
 
 # Each is a capability's folder. To remove one, delete the folder and its line here.
 CAPABILITIES = (
@@ -48,10 +45,7 @@ def check() -> None:
     """Compare the schema with the models, and check foreign keys and rating aggregates."""
     sound = True
     with open_session() as session:
-        with reading(session) as connection:
-            differences = schema_differences(connection)
-        # The schema first: a column that is missing may be why the rest cannot be read.
-        for problem in chain(differences, MovieRepository(session).problems()):
+        for problem in problems_of(session):
             sound = False
             typer.echo(problem, err=True)
     if not sound:

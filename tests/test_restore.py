@@ -1,0 +1,193 @@
+"""``scripts/db.py restore``: a copy takes the database's place, whole or not at all."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from sqlalchemy import make_url
+from sqlmodel import Session
+
+from app.backup.copy import backup
+from app.backup.restore import restore
+from app.config import PROJECT_ROOT
+from app.db import create_db_engine
+from app.errors import SetupError
+from app.repository import MovieRepository
+from tests.server import Commands, alembic_config, running_server
+
+
+def titles(path: Path) -> list[str]:
+    """Return the titles in a database, read without changing it."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        return [title for (title,) in database.execute("SELECT title FROM movie ORDER BY id")]
+
+
+def add(path: Path, title: str) -> None:
+    """Store a movie."""
+    engine = create_db_engine(f"sqlite:///{path}")
+    with Session(engine) as session:
+        MovieRepository(session).create(title=title, year=2000)
+    engine.dispose()
+
+
+@pytest.fixture
+def database(sqlite_url: str) -> Path:
+    """A database with a movie that its copy lacks."""
+    path = Path(str(make_url(sqlite_url).database))
+    add(path, "Copied")
+    backup(sqlite_url, path.with_name("copy.db"))
+    add(path, "Later")
+    return path
+
+
+@pytest.fixture
+def copy(database: Path) -> Path:
+    """A copy of the database from before its last movie."""
+    return database.with_name("copy.db")
+
+
+@pytest.fixture
+def user(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of another process that is idle, as a server's between two requests."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("SELECT * FROM movie").fetchall()
+        yield connection
+
+
+def test_the_copy_takes_the_place_and_stays_as_it_is(database: Path, copy: Path) -> None:
+    before = copy.read_bytes()
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
+    assert titles(database) == ["Copied"]
+    assert copy.read_bytes() == before
+
+
+def test_the_copy_takes_a_place_that_is_empty(database: Path, copy: Path) -> None:
+    database.unlink()
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied"]
+
+
+def test_a_wal_and_shm_of_another_database_are_not_left_beside_the_copy(
+    database: Path, copy: Path
+) -> None:
+    database.unlink()
+    for suffix in ("-wal", "-shm"):
+        Path(f"{database}{suffix}").write_bytes(b"of another database")
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
+    assert titles(database) == ["Copied"]
+
+
+def test_what_is_no_database_is_replaced(database: Path, copy: Path) -> None:
+    database.write_text("overwritten by mistake, " * 500)
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied"]
+
+
+@pytest.mark.usefixtures("user")
+def test_nothing_is_restored_while_a_process_has_the_database_open(
+    database: Path, copy: Path
+) -> None:
+    with pytest.raises(SetupError, match=r"has .* open, nothing was restored"):
+        restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied", "Later"]
+
+
+@pytest.mark.slow
+def test_a_running_server_is_noticed(database: Path, copy: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{database}"
+    with running_server(tmp_path, database_url=url) as server, server.client() as client:
+        refused = Commands(tmp_path, database_url=url).database("restore", str(copy))
+        assert client.get("/movies?sort=id").json()[1]["title"] == "Later"
+    done = Commands(tmp_path, database_url=url).database("restore", str(copy))
+
+    assert (refused.exit_code, len(refused.errors.splitlines())) == (1, 2)
+    assert (done.exit_code, done.output) == (0, f"Restored {copy}. Database sound\n")
+    assert titles(database) == ["Copied"]
+
+
+def test_an_older_copy_is_brought_to_head(database: Path, copy: Path) -> None:
+    engine = create_db_engine(f"sqlite:///{copy}")
+    config = alembic_config(PROJECT_ROOT)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MOVIE_DATABASE_URL", f"sqlite:///{copy}")
+        command.downgrade(config, "-1")
+    engine.dispose()
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("UPDATE movie SET rating_count = 1, average_rating = 3, rating_sum = 3", "aggregates"),
+        ("DROP INDEX ix_movie_year_id", "ix_movie_year_id is missing"),
+        ("DROP TABLE alembic_version", "not a database of this service"),
+        ("UPDATE alembic_version SET version_num = 'ffff'", "newer version"),
+    ],
+)
+def test_a_copy_that_is_not_sound_is_refused(
+    database: Path, copy: Path, damage: str, reason: str
+) -> None:
+    with closing(sqlite3.connect(copy)) as connection:
+        connection.execute(damage)
+        connection.commit()
+
+    with pytest.raises(SetupError, match=reason):
+        restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied", "Later"]
+
+
+def test_a_copy_without_its_wal_is_refused(database: Path, copy: Path) -> None:
+    shutil.copy(copy, f"{copy}-wal")
+
+    with pytest.raises(SetupError, match=r"not whole without copy\.db-wal"):
+        restore(f"sqlite:///{database}", copy)
+
+    assert titles(database) == ["Copied", "Later"]
+
+
+def test_a_restore_that_fails_before_the_swap_leaves_the_database_as_it_was(
+    database: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+
+    with pytest.raises(SetupError, match="No space left"):
+        restore(f"sqlite:///{database}", copy)
+
+    assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
+    assert titles(database) == ["Copied", "Later"]
+
+
+def test_the_copy_gets_the_permissions_of_the_database(database: Path, copy: Path) -> None:
+    database.chmod(0o600)
+
+    restore(f"sqlite:///{database}", copy)
+
+    assert database.stat().st_mode & 0o777 == 0o600
+
+
+def test_postgresql_is_left_to_its_own_tools(copy: Path) -> None:
+    with pytest.raises(SetupError, match="pg_restore"):
+        restore("postgresql+psycopg://nobody@127.0.0.1/nothing", copy)
