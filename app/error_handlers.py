@@ -93,6 +93,12 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.DatabaseBusy: ErrorResponse(503, "The database is busy, try again in a moment", RETRY),
     errors.DatabaseFull: ErrorResponse(507, "The database's disk is full, nothing was stored"),
     errors.DatabaseError: ErrorResponse(503, "The database cannot be used at the moment", RETRY),
+    errors.DatabaseFileReplaced: ErrorResponse(
+        503,
+        "The database file was deleted, replaced or overwritten while the service was running. "
+        "Restart the service.",
+        RETRY,
+    ),
     errors.SchemaMissing: ErrorResponse(
         503,
         "The database has no schema or an older one. Run: uv run alembic upgrade head",

@@ -60,6 +60,10 @@ class DatabaseUnavailable(DatabaseError):
     """The database is out of reach, read-only or broken."""
 
 
+class DatabaseFileReplaced(DatabaseUnavailable):
+    """The SQLite file is not the one that was opened: deleted, moved, replaced or overwritten."""
+
+
 class SchemaMissing(DatabaseError):
     """The database has no tables, or not those of this version."""
 

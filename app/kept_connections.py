@@ -18,6 +18,8 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine
 
+from app.database_file import DatabaseFile
+
 # Seconds that a read may take on the event loop, and after how many of SQLite's steps to look at
 # the clock: some 20 microseconds.
 DEADLINE = 0.003
@@ -39,22 +41,48 @@ class _Lease:
         self._connection.close()
 
 
+@contextmanager
+def kept_connections(
+    engine: Engine, busy_timeout: float, file: DatabaseFile | None
+) -> Iterator["KeptConnections | None"]:
+    """Yield the connections to a SQLite database, and close them at the end; None for another."""
+    if engine.dialect.name != "sqlite":
+        yield None
+        return
+    kept = KeptConnections(engine, busy_timeout, WeakSet(), file)
+    try:
+        # To open a connection can take as long as others lock the database.
+        with kept.deadline(), kept.reading():
+            pass
+        yield kept
+    finally:
+        kept.close()
+
+
 class KeptConnections(threading.local):
     """The connection that the current thread keeps, opened when it is first asked for.
 
     A thread that ends gives its connection back to the engine's pool.
     """
 
-    def __init__(self, engine: Engine, busy_timeout: float, opened: WeakSet[Connection]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        busy_timeout: float,
+        opened: WeakSet[Connection],
+        file: DatabaseFile | None = None,
+    ) -> None:
         """Do what is done once for each thread.
 
         Args:
             engine: where the connections come from.
             busy_timeout: seconds that a worker thread waits for another process's lock.
             opened: holds the connections of all threads.
+            file: what they are connected to, to be checked in each transaction.
         """
         self._engine = engine
         self._busy_timeout = busy_timeout
+        self._file = file
         self._opened = opened
         self._connection: Connection | None = None
         self._lease: _Lease | None = None
@@ -84,17 +112,23 @@ class KeptConnections(threading.local):
         finally:
             self._interrupt_after = NEVER
             self._end()
+            if self._file is not None:
+                self._file.check()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield a connection that holds the write lock, and commit unless it raises."""
         connection = self._open()
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if self._file is not None:
+            self._file.check()
         try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
             connection.exec_driver_sql("COMMIT")
         finally:
             self._end()
+            if self._file is not None:
+                self._file.check_all()
 
     def close(self) -> None:
         """Close the connections of all threads. They must be idle."""

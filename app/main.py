@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from weakref import WeakSet
 
 import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.config import Settings, load_settings, stop
+from app.database_file import guarded
 from app.db import concurrent_writers, create_db_engine, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
-from app.kept_connections import KeptConnections
+from app.kept_connections import kept_connections
 from app.logs import configure_logging
 from app.middleware.access_log import AccessLogMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -44,25 +44,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     except SetupError as error:
         stop(str(error))
 
-    kept = (
-        KeptConnections(engine, settings.busy_timeout, WeakSet())
-        if engine.dialect.name == "sqlite"
-        else None
-    )
-
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
         try:
             await anyio.to_thread.run_sync(init_db, settings, engine)
-            if kept is not None:
-                # To open a connection can take as long as others lock the database.
-                with kept.deadline(), kept.reading():
-                    pass
-            yield
+            with (
+                guarded(engine) as app.state.database_file,
+                kept_connections(
+                    engine, settings.busy_timeout, app.state.database_file
+                ) as app.state.kept,
+            ):
+                yield
         finally:
-            if kept is not None:
-                kept.close()
+            app.state.database_file = app.state.kept = None
             engine.dispose()
 
     app = FastAPIOffline(
@@ -84,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     documentation = [*app.router.routes]
     app.state.engine = engine
     app.state.settings = settings
-    app.state.kept = kept
+    app.state.database_file = app.state.kept = None
     app.state.writers = PerEventLoop(partial(asyncio.Semaphore, concurrent_writers(engine)))
 
     app.openapi = openapi_of(app)  # type: ignore[method-assign] # as FastAPI's documentation does

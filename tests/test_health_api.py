@@ -1,14 +1,10 @@
 """Whether the process is up, and whether it can serve."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
-
-from app.config import Settings
-from app.main import create_app
 
 SetRevision = Callable[[str | None], None]
 
@@ -71,24 +67,3 @@ def test_service_is_ready_again_once_the_schema_fits(
     set_revision(head)
 
     assert client.get("/ready").text == '{"status":"ok"}'
-
-
-def test_service_is_not_ready_without_its_database_but_healthy(
-    sqlite_url: str, tmp_path: Path
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    database = Path(sqlite_url.removeprefix("sqlite:///")).rename(folder / "movies.db")
-    app = create_app(Settings(database_url=f"sqlite:///{database}", auto_setup=False))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        # A connection that is open would keep the file in use.
-        app.state.engine.dispose()
-        folder.rename(tmp_path / "elsewhere")
-
-        response = client.get("/ready")
-
-        assert response.status_code == 503
-        assert response.json() == {"detail": "The database cannot be used at the moment"}
-        assert client.get("/health").text == '{"status":"ok"}'
-        (tmp_path / "elsewhere").rename(folder)
-        assert client.get("/ready").text == '{"status":"ok"}'

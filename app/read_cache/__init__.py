@@ -12,6 +12,5 @@ def install(app: FastAPI) -> None:
     if app.state.settings.read_cache and url.get_backend_name() == "sqlite":
         app.add_middleware(
             ReadCacheMiddleware,
-            database=str(url.database),
             prefixes=(movies.router.prefix, ratings.router.prefix),
         )

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.database_file import DatabaseFile
+from app.errors import DatabaseError
 from app.etags import is_among
 
 MAX_BYTES = 32 * 2**20
@@ -20,6 +22,8 @@ ENTRY_OVERHEAD = 2048
 
 # The path, the query and the origin of a request.
 Key = tuple[str, bytes, bytes]
+# An opened file, and a number that changes with every commit to it.
+Version = tuple[DatabaseFile, int]
 
 
 class CachedResponse(NamedTuple):
@@ -52,29 +56,21 @@ class ReadCacheMiddleware:
 
     Args:
         app: the application to answer what is not kept.
-        database: the SQLite file that the answers come from.
         prefixes: the starts of the paths to keep answers of.
         max_bytes: how much memory to use; the least recently used answers go first.
     """
 
-    def __init__(
-        self, app: ASGIApp, database: str, prefixes: tuple[str, ...], max_bytes: int = MAX_BYTES
-    ) -> None:
+    def __init__(self, app: ASGIApp, prefixes: tuple[str, ...], max_bytes: int = MAX_BYTES) -> None:
         self.app = app
-        self._database = database
         self._prefixes = prefixes
         self._max_bytes = max_bytes
         self._bytes = 0
         self._responses: OrderedDict[Key, CachedResponse] = OrderedDict()
-        self._version: int | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._version: Version | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer from memory, or let the application answer and keep that."""
-        if scope["type"] == "lifespan":
-            await self._run(scope, receive, send)
-            return
-        version = self._current_version() if self._is_for(scope) else None
+        version = self._current_version(scope) if self._is_for(scope) else None
         if version is None:
             await self.app(scope, receive, send)
             return
@@ -119,15 +115,6 @@ class ReadCacheMiddleware:
         body = b"".join(message.get("body", b"") for message in messages[1:])
         return CachedResponse([*headers], body, etag)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-                self._forget_all(None)  # the next connection counts from the start
-
     def _is_for(self, scope: Scope) -> bool:
         return (
             scope["type"] == "http"
@@ -137,19 +124,18 @@ class ReadCacheMiddleware:
             and not scope["app"].dependency_overrides
         )
 
-    def _current_version(self) -> int | None:
-        """Return a number that changes with every commit of others, None if it cannot be told."""
+    def _current_version(self, scope: Scope) -> Version | None:
+        """Return what changes with every commit, None if it cannot be told."""
+        file: DatabaseFile | None = scope["app"].state.database_file
+        if file is None:  # the application has not started
+            return None
         try:
-            if self._connection is None:
-                # Used for nothing else: a connection does not notice its own commits.
-                self._connection = sqlite3.connect(
-                    self._database, timeout=0, isolation_level=None, check_same_thread=False
-                )
-            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error:
+            file.check()
+            return file, file.connection.execute("PRAGMA data_version").fetchone()[0]
+        except (DatabaseError, sqlite3.Error):
             return None
 
-    def _forget_all(self, version: int | None) -> None:
+    def _forget_all(self, version: Version) -> None:
         self._responses.clear()
         self._bytes = 0
         self._version = version

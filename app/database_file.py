@@ -1,0 +1,266 @@
+"""Notices when the SQLite file of a running service is deleted, moved, replaced or overwritten.
+
+SQLite does not: it would acknowledge writes that are lost, and mix the pages of two files.
+"""
+
+import ctypes
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from struct import Struct
+from threading import Event, Lock, Thread
+from typing import Any, NamedTuple, NoReturn
+
+from sqlalchemy import Engine, event
+
+from app.db_errors import readable_database_errors
+from app.errors import DatabaseError, DatabaseFileReplaced, DatabaseUnavailable
+from app.logs import log_event
+
+# Seconds between two looks at a file while no request makes one.
+LOOK_INTERVAL = 1.0
+# What a -shm tells of checkpoints, see https://sqlite.org/walformat.html: the number of commits,
+# the salts of the WAL, and how many of its frames are in the file and are to be.
+_CHECKPOINTS = slice(8, 132)
+_CHECKPOINT_FIELDS = Struct("=I20x8s56xI28xI")
+# The start of a database file: magic string, page size and journal mode; then its change counter.
+_HEADER = Struct(">20s4xI")
+
+Identity = tuple[int, int]  # device and inode
+
+
+@contextmanager
+def guarded(engine: Engine) -> Iterator["DatabaseFile | None"]:
+    """Open the SQLite file of an engine and let the engine connect to no other file.
+
+    Yields None for another database, and where SQLite cannot keep a WAL: there every transaction
+    looks for the file's journal anew. At the end the engine has no connections.
+    """
+    path = str(engine.url.database)
+    with readable_database_errors(engine.url):
+        file = DatabaseFile(path) if engine.dialect.name == "sqlite" and _keeps_wal(path) else None
+    if file is None:
+        yield None
+        return
+
+    def before_connect(_dialect: object, _entry: object, path: list[str], options: Any) -> None:  # noqa: ANN401 - the driver's own
+        file.check_all()
+        path[0] = file.uri
+        options["uri"] = True
+
+    event.listen(engine, "do_connect", before_connect)
+    over = Event()
+    watcher = Thread(target=_watch, args=(file, over), daemon=True)
+    watcher.start()
+    try:
+        yield file
+    finally:
+        over.set()
+        watcher.join()
+        engine.dispose()
+        event.remove(engine, "do_connect", before_connect)
+        file.close()
+
+
+def _watch(file: "DatabaseFile", over: Event) -> None:
+    """Look regularly, since no request may come.
+
+    The fewer checkpoints lie between two looks, the better a foreign write is told from them. And
+    until it is noticed, the -wal lies beside a file that it does not belong to.
+    """
+    while not over.wait(LOOK_INTERVAL):
+        with suppress(DatabaseError):
+            file.check_all()
+
+
+def _keeps_wal(path: str) -> bool:
+    uri = f"{Path(path).resolve().as_uri()}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+
+
+class _Look(NamedTuple):
+    """What a file was like when it was certainly the one that was opened.
+
+    Attributes:
+        checkpoints: what its -shm told of them just before.
+        size: in bytes.
+        modified: when it was written to, in nanoseconds.
+        counter: the change counter in its header.
+    """
+
+    checkpoints: bytes
+    size: int
+    modified: int
+    counter: int
+
+
+class DatabaseFile:
+    """The SQLite file at a path, from its opening to ``close()``.
+
+    A file that was deleted, moved or replaced is not at its path any more. One that was
+    overwritten in place is; but in WAL mode only checkpoints write to it, and each leaves a trace
+    in the -shm, whichever process runs it. So a modification time that changes without such a
+    trace is a foreign write.
+
+    What was noticed once stays: by then a connection may have mixed the pages of two files.
+
+    Attributes:
+        uri: opens connections to it, and never creates a file.
+        connection: never commits, so that ``PRAGMA data_version`` counts what others commit.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        # As SQLite does to name the two files beside it.
+        main = self._path.resolve()
+        self._wal, self._shm = Path(f"{main}-wal"), Path(f"{main}-shm")
+        self._set_aside = Path(f"{self._wal}.set-aside")
+        self._lock = Lock()
+        self._is_replaced = False
+        self._is_abandoned = False
+        self.uri = f"{main.as_uri()}?mode=rw"
+        self.connection = sqlite3.connect(
+            self.uri, uri=True, isolation_level=None, check_same_thread=False
+        )
+        # Creates the two, which stay until the last connection is closed.
+        self.connection.execute("SELECT name FROM sqlite_master").fetchone()
+        # It is used on the event loop too.
+        self.connection.execute("PRAGMA busy_timeout=0")
+        # Never closed before the end: a process that closes any descriptor of a file loses all its
+        # locks on the file, SQLite's among them.
+        self._file, self._index_file = main.open("rb", buffering=0), self._shm.open("rb")
+        self._index = mmap(self._index_file.fileno(), 0, access=ACCESS_READ)
+        self._identity = _identity(self._path)
+        self._wal_identity, self._shm_identity = _identity(self._wal), _identity(self._shm)
+        checkpoints, status = self._index[_CHECKPOINTS], self._path.stat()
+        self._start, counter = self._read_header()
+        self._seen = _Look(checkpoints, status.st_size, status.st_mtime_ns, counter)
+
+    def check(self) -> None:
+        """Do nothing if the file and its -wal are the ones that were opened. Takes microseconds.
+
+        Raises:
+            DatabaseFileReplaced: it is not.
+            DatabaseUnavailable: that cannot be told.
+        """
+        if self._is_replaced:
+            raise DatabaseFileReplaced
+        self._look()
+        self._stat(self._wal, self._wal_identity)
+
+    def check_all(self) -> None:
+        """Do as ``check()`` does for the -shm too, without which processes do not see each other.
+
+        Raises:
+            DatabaseFileReplaced: one of the three is not the one that was opened.
+            DatabaseUnavailable: that cannot be told.
+        """
+        self.check()
+        self._stat(self._shm, self._shm_identity)
+
+    def close(self) -> None:
+        """Have a last look and let go of the file. Closes the last connection."""
+        with suppress(DatabaseError):
+            self._look()
+            self._stat(self._wal, self._wal_identity)
+        if not self._is_abandoned:
+            self.connection.close()
+        self._index.close()
+        self._index_file.close()
+        self._file.close()
+
+    def _look(self) -> None:
+        # In this order: other threads look too, and other processes run checkpoints meanwhile. A
+        # checkpoint tells the -shm before it writes to the file.
+        seen = self._seen
+        checkpoints = self._index[_CHECKPOINTS]
+        status = self._stat(self._path, self._identity)
+        size, modified, counter = status.st_size, status.st_mtime_ns, seen.counter
+        if size != seen.size or modified != seen.modified:
+            start, counter = self._read_header()
+            if (
+                not _may_have_written(seen.checkpoints, self._index[_CHECKPOINTS])
+                or start != self._start
+                or counter < seen.counter
+            ):
+                self._give_up(self._path, "overwritten")
+        elif checkpoints == seen.checkpoints:
+            return
+        self._seen = _Look(checkpoints, size, modified, counter)
+
+    def _stat(self, path: Path, identity: Identity) -> os.stat_result:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._give_up(path, "deleted")
+        except OSError as error:
+            raise DatabaseUnavailable from error
+        if (status.st_dev, status.st_ino) != identity:
+            self._give_up(path, "replaced")
+        return status
+
+    def _read_header(self) -> tuple[bytes, int]:
+        with self._lock:
+            self._file.seek(0)
+            header = self._file.read(_HEADER.size)
+        start, counter = _HEADER.unpack(header.ljust(_HEADER.size, b"\0"))
+        return start, counter
+
+    def _give_up(self, name: Path, what: str) -> NoReturn:
+        with self._lock:
+            with suppress(OSError):
+                # Another worker has noticed more.
+                if _identity(self._set_aside) == self._wal_identity:
+                    name, what = self._path, "overwritten"
+            if not self._is_replaced:
+                self._is_replaced = True
+                log_event("database.replaced", logging.ERROR, file=str(name), what=what)
+            if what == "overwritten" or (name, what) == (self._wal, "replaced"):
+                self._abandon()
+            elif name == self._path:
+                self._rescue()
+        raise DatabaseFileReplaced
+
+    def _rescue(self) -> None:
+        """Copy what was acknowledged into the file that was opened, wherever it has gone.
+
+        That empties the -wal, which SQLite would replay into the file that takes the path.
+        """
+        with suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _abandon(self) -> None:
+        """Keep the frames of the -wal out of a file that they do not belong to."""
+        self._is_abandoned = True
+        # The last connection that is closed copies them. So one is never closed, not even at exit.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connection))
+        with suppress(OSError):
+            # Whoever opens the file next would replay them.
+            if _identity(self._wal) == self._wal_identity:
+                self._wal.replace(self._set_aside)
+            # It counts frames that are not there any more.
+            if _identity(self._shm) == self._shm_identity:
+                self._shm.unlink()
+
+
+def _may_have_written(before: bytes, after: bytes) -> bool:
+    """Tell whether a checkpoint may have written to the file between two looks at its -shm."""
+    commits, salts, copied, attempted = _CHECKPOINT_FIELDS.unpack(before)
+    commits_after, salts_after, _, attempted_after = _CHECKPOINT_FIELDS.unpack(after)
+    return (
+        # It was at work, or had failed half-way.
+        attempted != copied
+        or (salts_after, attempted_after) != (salts, attempted)
+        # The -shm has been rebuilt after a crash, which forgets what was copied.
+        or commits_after < commits
+    )
+
+
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
