@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 from typer.main import get_group
 
 from app.config import PROJECT_ROOT, Settings, load_settings
 from app.main import create_app
 from scripts.db import cli
+from tests.helpers import Sample, movie_row, movie_rows
 from tests.server import Commands, copy_of_project, serving
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,6 +58,19 @@ def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None
     assert [answer.rstrip("\n") for answer in answers] == [
         output.rstrip("\n") for _, output in steps
     ], "what the API answers now is written into the tour"
+
+
+def test_the_notebook_examples_run_as_typed(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = re.findall(r"```python\n(.*?)```", section("How a request travels"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)  # where the fixture has put movies.db
+
+    exec("".join(code), {})  # noqa: S102 - what the README tells to type
+
+    engine = create_engine(sqlite_url)
+    assert movie_rows(engine) == [movie_row(1, Sample("Arrival", 2016, "Sci-Fi", (5,)))]
+    engine.dispose()
 
 
 @pytest.mark.slow
