@@ -24,9 +24,9 @@ from app.logs import log_event
 # Seconds between two looks at a file while no request makes one.
 LOOK_INTERVAL = 1.0
 # What a -shm tells of checkpoints, see https://sqlite.org/walformat.html: the number of commits,
-# the salts of the WAL, and how many of its frames are in the file and are to be.
+# the number of frames in the WAL and its salts, and how many frames are in the file and are to be.
 _CHECKPOINTS = slice(8, 132)
-_CHECKPOINT_FIELDS = Struct("=I20x8s56xI28xI")
+_CHECKPOINT_FIELDS = Struct("=I4xI12x8s56xI28xI")
 # The start of a database file: magic string, page size and journal mode; then its change counter.
 _HEADER = Struct(">20s4xI")
 
@@ -250,15 +250,19 @@ class DatabaseFile:
 
 def _may_have_written(before: bytes, after: bytes) -> bool:
     """Tell whether a checkpoint may have written to the file between two looks at its -shm."""
-    commits, salts, copied, attempted = _CHECKPOINT_FIELDS.unpack(before)
-    commits_after, salts_after, _, attempted_after = _CHECKPOINT_FIELDS.unpack(after)
-    return (
-        # It was at work, or had failed half-way.
-        attempted != copied
-        or (salts_after, attempted_after) != (salts, attempted)
-        # The -shm has been rebuilt after a crash, which forgets what was copied.
-        or commits_after < commits
-    )
+    commits, frames, salts, copied, attempted = _CHECKPOINT_FIELDS.unpack(before)
+    commits_after, frames_after, salts_after, _, attempted_after = _CHECKPOINT_FIELDS.unpack(after)
+    commits_between = commits_after - commits
+    # One was at work or had failed half-way, or the -shm was rebuilt after a crash, which forgets
+    # what was copied.
+    if attempted != copied or commits_between < 0:
+        return True
+    if salts_after == salts:
+        return bool(attempted_after != attempted)
+    # The WAL was started anew. That takes a checkpoint, unless all was copied before and the only
+    # commit since is in the new one.
+    is_first = commits_between == 0 or (commits_between == 1 and frames_after > 0)
+    return bool(frames != copied or attempted_after != 0 or not is_first)
 
 
 def _identity(path: Path) -> Identity:

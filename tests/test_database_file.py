@@ -1,5 +1,6 @@
 """The SQLite file is deleted, moved, replaced or overwritten while the service runs."""
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -361,6 +362,24 @@ def test_the_wal_of_an_overwritten_file_is_set_aside_as_it_was(database: Path, m
     # Whoever opens the database now finds what was put there and no more.
     assert files == ["movies.db", "movies.db-wal.set-aside"]
     assert database.with_name("movies.db-wal.set-aside").read_bytes() == written
+
+
+def test_not_even_the_end_of_the_process_writes_to_an_overwritten_file(
+    database: Path, other: Path
+) -> None:
+    file = DatabaseFile(str(database))
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("UPDATE movie SET year = 1996")
+    overwrite(database, other)
+    with pytest.raises(DatabaseFileReplaced):
+        file.check()
+    file.close()
+
+    # Python closes a connection that nothing refers to, as it does with all at its end.
+    del file
+    gc.collect()
+
+    assert database.read_bytes() == other.read_bytes()
 
 
 def test_an_overwritten_file_that_is_then_moved_stays_as_it_is(database: Path, other: Path) -> None:
