@@ -17,6 +17,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 import uvicorn
+from alembic import command
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Connection, Engine, event
@@ -24,7 +25,8 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlmodel import Session
 
 from app.backup.copy import backup
-from app.config import Settings
+from app.backup.restore import restore
+from app.config import PROJECT_ROOT, Settings
 from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
@@ -34,6 +36,7 @@ from tests.helpers import movie_rows, problems_of, rating_rows
 from tests.server import (
     Commands,
     ServerProcess,
+    alembic_config,
     running_server,
     wait_until,
 )
@@ -354,6 +357,39 @@ def test_a_backup_to_a_full_disk_says_so_and_leaves_nothing(
 
     assert str(error.value) == f"Cannot write {target}: No space left on device."
     assert [path.name for path in small_file_system.folder.iterdir()] == ["filler"]
+
+
+@pytest.mark.slow
+def test_a_restore_to_a_disk_that_fills_up_leaves_a_sound_database(
+    small_file_system: SmallFileSystem, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, older = small_file_system.folder / "movies.db", Path(sqlite_url[10:])
+    shutil.copy(older, database)
+    monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
+    # Its migration makes the copy grow in the midst of the restore.
+    command.downgrade(alembic_config(PROJECT_ROOT), "a1f0c2d4e6b8")
+    add_movies = """
+        WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 300)
+        INSERT INTO movie (title, search_title, year) SELECT '? ' || n, '? ' || n, 2000 FROM count
+    """
+    outcomes = []
+    for size in range(300, 5100, 300):
+        with closing(sqlite3.connect(older)) as copy, copy:
+            copy.execute(add_movies.replace("?", str(size)))
+        try:
+            restore(f"sqlite:///{database}", older)
+        except SetupError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("restored")
+        with closing(sqlite3.connect(database)) as restored:
+            [problem] = restored.execute("PRAGMA integrity_check").fetchone()
+            [movies] = restored.execute("SELECT count(*) FROM movie").fetchone()
+        assert problem == "ok"
+        assert movies == outcomes.count("restored") * 300
+
+    assert outcomes[0] == "restored"
+    assert outcomes[-1].endswith("No space left on device.")
 
 
 def post_until_refused(

@@ -128,10 +128,13 @@ def test_an_older_copy_is_brought_to_head(database: Path, copy: Path) -> None:
         environment.setenv("MOVIE_DATABASE_URL", f"sqlite:///{copy}")
         command.downgrade(config, "-1")
     engine.dispose()
+    with closing(sqlite3.connect(copy)) as connection:
+        [older] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
 
-    restore(f"sqlite:///{database}", copy)
+    revisions = [restore(f"sqlite:///{database}", copy), restore(f"sqlite:///{copy}", database)]
 
-    assert titles(database) == ["Copied"]
+    assert revisions == [older, None]
+    assert titles(database) == titles(copy) == ["Copied"]
 
 
 @pytest.mark.parametrize(

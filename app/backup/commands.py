@@ -27,11 +27,12 @@ def restore_copy(file: Path) -> None:
 
     Stop the service first: it refuses while any process has the database open.
     """
-    restore(load_settings().database_url, file)
+    older_revision = restore(load_settings().database_url, file)
     with open_session() as session:
         problems = [*problems_of(session)]
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"Restored {file}. Database sound")
+    brought = f" and brought it from revision {older_revision} to head" if older_revision else ""
+    typer.echo(f"Restored {file}{brought}. Database sound")

@@ -19,11 +19,14 @@ from app.startup import open_session, problems_of
 NAMED_PROBLEMS = 5
 
 
-def restore(database_url: str, source: Path) -> None:
+def restore(database_url: str, source: Path) -> str | None:
     """Replace the SQLite database by a copy of another, which stays as it is.
 
     The copy is migrated to head and checked before it takes the place. At each moment either the
     old or the new database is there whole, without a ``-wal`` of the other.
+
+    Returns:
+        The revision from which the copy was brought to head, None if it was there.
 
     Raises:
         SetupError: a process has the database open, the copy is not sound, or one of the two
@@ -39,13 +42,14 @@ def restore(database_url: str, source: Path) -> None:
         with TemporaryDirectory(prefix=f"{target.name}.restoring-", dir=target.parent) as folder:
             prepared = Path(folder) / target.name
             shutil.copyfile(source, prepared)
-            _prepare(prepared, source)
+            older_revision = _prepare(prepared, source)
             with _nobody_else(target):
                 _take_over_owner(target, prepared)
                 prepared.replace(target)
         _sync(target.parent)
     except OSError as error:
         raise SetupError(f"Cannot restore {source} to {target}: {error.strerror}.") from error
+    return older_revision
 
 
 def _require_whole_copy(source: Path, target: Path) -> None:
@@ -63,8 +67,8 @@ def _require_whole_copy(source: Path, target: Path) -> None:
         raise SetupError(f"There is no folder {target.parent}.\nMake it.")
 
 
-def _prepare(prepared: Path, source: Path) -> None:
-    """Bring a copy to head, check it and write it to disk."""
+def _prepare(prepared: Path, source: Path) -> str | None:
+    """Bring a copy to head, check it, write it to disk, and return its revision if not head."""
     url = f"sqlite:///{prepared}"
     with _named(prepared, source):
         with (
@@ -77,15 +81,34 @@ def _prepare(prepared: Path, source: Path) -> None:
             raise SetupError(f"{source} is not a database of this service.")
         problems = [problem for problem in found if problem != "ok"]
         if not problems:
+            before = _revision(prepared)
             migrate_to_head(str(url))
             with open_session(str(url)) as session:
                 problems = [*problems_of(session)]
+            _empty_wal(prepared)
         if problems:
             more = len(problems) - NAMED_PROBLEMS
             rest = [f"and {more} more"] if more > 0 else []
             named = "\n".join([*problems[:NAMED_PROBLEMS], *rest])
             raise SetupError(f"{source} is not sound, nothing was restored:\n{named}")
+    is_older = before != _revision(prepared)
     _sync(prepared)
+    return before if is_older else None
+
+
+def _revision(prepared: Path) -> str:
+    with closing(sqlite3.connect(prepared)) as database:
+        row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    return row[0] if row else "base"
+
+
+def _empty_wal(prepared: Path) -> None:
+    # Closing the last connection does so too, and keeps quiet where the disk is full.
+    with (
+        readable_database_errors(make_url(f"sqlite:///{prepared}")),
+        closing(sqlite3.connect(prepared)) as database,
+    ):
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @contextmanager
