@@ -327,6 +327,8 @@ def test_a_read_that_began_before_a_write_is_not_kept_after_it(
     app: FastAPI, client: TestClient, database_url: str, meanwhile: str | None
 ) -> None:
     has_read, may_answer = threading.Event(), threading.Event()
+    # Reads run in worker threads: one that is held on the event loop would hold the others too.
+    app.state.kept = None
 
     def hold(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:
         if statement.startswith("SELECT") and not has_read.is_set():
