@@ -194,3 +194,19 @@ def test_the_copy_gets_the_permissions_of_the_database(database: Path, copy: Pat
 def test_postgresql_is_left_to_its_own_tools(copy: Path) -> None:
     with pytest.raises(SetupError, match="pg_restore"):
         restore("postgresql+psycopg://nobody@127.0.0.1/nothing", copy)
+
+
+def test_sqlite_replays_the_wal_of_another_file_and_nothing_tells_that_it_is_foreign(
+    tmp_path: Path,
+) -> None:
+    paths = tmp_path / "one.db", tmp_path / "other.db"
+    for path in paths:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("CREATE TABLE movie (id INTEGER PRIMARY KEY, title)")
+    with closing(sqlite3.connect(paths[0])) as database:
+        database.execute("INSERT INTO movie (title) VALUES ('Of the one')")
+        database.commit()
+        shutil.copy(f"{paths[0]}-wal", f"{paths[1]}-wal")
+
+    assert titles(paths[1]) == ["Of the one"]
