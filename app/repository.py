@@ -137,6 +137,21 @@ class MovieRepository:
             rows = connection.execute(page, filters | part.parameters).all()
         return Page((RatingRead(*row) for row in part.in_order(rows)), total)
 
+    def get_rating(self, movie_id: int, user_id: int) -> RatingRead:
+        """Return a user's rating of a movie.
+
+        Raises:
+            MovieNotFound: no movie has this id.
+            RatingNotFound: the user has not rated it.
+        """
+        key = {"this_movie": movie_id, "by_user": user_id}
+        with reading(self._session) as connection:
+            row = connection.execute(statements.RATING_BY_USER, key).one_or_none()
+            if row is None:
+                self.get(movie_id)
+                raise RatingNotFound(movie_id, user_id)
+        return RatingRead(*row)
+
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the data, a line each; nothing where all is well."""
         with reading(self._session) as connection:

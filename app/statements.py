@@ -205,6 +205,7 @@ ADJUST_AGGREGATES = (
     )
 )
 
+RATING_BY_USER = select(*RATING_COLUMNS).where(*_its_rating_by_user)
 SCORE = select(RATING.c.score).where(*_its_rating_by_user)
 INSERT_RATING = insert(RATING).returning(*RATING_COLUMNS)
 REPLACE_RATING = update(RATING).where(*_its_rating_by_user).returning(*RATING_COLUMNS)

@@ -384,6 +384,8 @@ def test_bad_id_in_the_path_is_a_422_that_names_the_parameter(
         ("PUT", "/movies/{}"): ("movie_id", movie),
         ("PATCH", "/movies/{}"): ("movie_id", movie),
         ("DELETE", "/movies/{}"): ("movie_id", None),
+        ("GET", "/movies/{}/ratings/7"): ("movie_id", None),
+        ("GET", "/movies/1/ratings/{}"): ("user_id", None),
         ("DELETE", "/movies/{}/ratings/7"): ("movie_id", None),
         ("DELETE", "/movies/1/ratings/{}"): ("user_id", None),
     }
@@ -637,7 +639,7 @@ def test_page_or_method_that_does_not_exist_is_a_readable_error(client: TestClie
         ("PUT", "/movies"): 405,
         ("POST", "/movies/1"): 405,
         ("POST", "/movies/top"): 405,
-        ("GET", "/movies/1/ratings/7"): 405,
+        ("PATCH", "/movies/1/ratings/7"): 405,
         ("PATCH", "/ratings"): 405,
         ("POST", "/health"): 405,
         ("TRACE", "/movies"): 405,

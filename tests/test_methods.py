@@ -30,7 +30,7 @@ READS = [
     "/nowhere",
     f"{STATIC}/nothing.css",
     "/movies/",
-    "/movies/1/ratings/42",
+    "/ratings/batch",
 ]
 # A 422 says that "top" is no id.
 TAKEN_FOR_AN_ID = {(method, "/movies/top") for method in ("PUT", "PATCH", "DELETE")}

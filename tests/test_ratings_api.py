@@ -256,6 +256,38 @@ def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -
     assert len(client.get("/ratings?limit=1000").json()) == 101
 
 
+# A user's own
+
+
+def test_rating_of_a_user_is_found_by_movie_and_user(client: TestClient, engine: Engine) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (1,)), RONIN)
+    rate(client, HEAT_ID, 2, user_id=8)
+    rate(client, HEAT_ID, 4, user_id=7)
+    rate(client, RONIN_ID, 3, user_id=7)
+
+    response = client.get(f"/movies/{HEAT_ID}/ratings/7")
+
+    assert response.status_code == 200
+    assert response.json() == client.get("/ratings?movie_id=1&user_id=7").json()[0]
+    assert response.json()["score"] == 4
+
+
+@pytest.mark.parametrize(
+    ("movie_id", "user_id", "expected"),
+    [(HEAT_ID, 8, UNKNOWN_RATING), (3, 7, UNKNOWN_MOVIE)],
+)
+def test_getting_a_missing_rating_is_404(
+    client: TestClient, engine: Engine, movie_id: int, user_id: int, expected: dict[str, str]
+) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (3,)), RONIN)
+    rate(client, HEAT_ID, 4, user_id=7)
+    rate(client, RONIN_ID, 4, user_id=8)
+
+    response = client.get(f"/movies/{movie_id}/ratings/{user_id}")
+
+    assert (response.status_code, response.json()) == (404, expected)
+
+
 # Withdrawing
 
 

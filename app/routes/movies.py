@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from app.dependencies import IfMatchDep, RepositoryDep
 from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
 from app.errors import DuplicateTitle, MovieNotFound, PreconditionFailed, RatingNotFound
-from app.read_models import MovieRead
+from app.read_models import MovieRead, RatingRead
 from app.routes.pagination import page_headers
 from app.routes.route_class import ServiceRoute
 from app.schemas import MovieCreate, MovieQuery, MovieUpdate, TopQuery, UrlId
@@ -17,6 +17,7 @@ CHANGE_ERRORS = (MovieNotFound, PreconditionFailed)
 router = APIRouter(prefix="/movies", tags=["movies"], route_class=ServiceRoute)
 
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
+UserId = Annotated[UrlId, Path(description="The user's id.", examples=[42])]
 
 
 @router.get("", summary="List movies", responses=error_responses(*READ_ERRORS))
@@ -104,6 +105,16 @@ def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: Reposi
     repository.delete(movie_id, precondition=precondition)
 
 
+@router.get(
+    "/{movie_id}/ratings/{user_id}",
+    summary="Get a user's rating",
+    responses=error_responses(*READ_ERRORS, MovieNotFound, RatingNotFound),
+)
+def get_rating(movie_id: MovieId, user_id: UserId, repository: RepositoryDep) -> RatingRead:
+    """The user's rating of the movie."""
+    return repository.get_rating(movie_id, user_id)
+
+
 @router.delete(
     "/{movie_id}/ratings/{user_id}",
     summary="Withdraw a rating",
@@ -111,10 +122,6 @@ def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: Reposi
     response_class=Response,
     responses=error_responses(*WRITE_ERRORS, MovieNotFound, RatingNotFound),
 )
-def delete_rating(
-    movie_id: MovieId,
-    user_id: Annotated[UrlId, Path(description="The user's id.", examples=[42])],
-    repository: RepositoryDep,
-) -> None:
+def delete_rating(movie_id: MovieId, user_id: UserId, repository: RepositoryDep) -> None:
     """Delete the user's rating and update the average."""
     repository.remove_rating(movie_id, user_id)
