@@ -73,8 +73,14 @@ class RatingRead:
 
 
 class Page(list[T]):
-    """A slice of a longer list, which knows how long that is."""
+    """A slice of a longer list.
+
+    Attributes:
+        total: how long that list is.
+        next: the argument that asks for the next slice, empty on the last.
+    """
 
     def __init__(self, items: Iterable[T], total: int) -> None:
         super().__init__(items)
         self.total = total
+        self.next: dict[str, int] = {}

@@ -90,7 +90,10 @@ class MovieRepository:
             part = PageSlice.of(total, limit, offset)
             page = statements.page_of_movies(*filters, sort=sort, backwards=part.backwards)
             rows = connection.execute(page, filters | part.parameters).all()
-        return Page((MovieRead(*row) for row in part.in_order(rows)), total)
+        movies = Page((MovieRead(*row) for row in part.in_order(rows)), total)
+        if offset + limit < total:
+            movies.next = {"offset": offset + limit}
+        return movies
 
     def top(
         self,
@@ -125,17 +128,30 @@ class MovieRepository:
         *,
         limit: int = 100,
         offset: int = 0,
+        after: int | None = None,
         movie_id: int | None = None,
         user_id: int | None = None,
     ) -> Page[RatingRead]:
-        """Return a page of the ratings that pass every filter, by id, and how many pass."""
+        """Return a page of the ratings that pass every filter, by id, and how many pass.
+
+        ``after`` starts the page after this id, at the same cost wherever that is. ``offset``
+        then counts from there.
+        """
         filters = _given(of_movie=movie_id, by_user=user_id)
         with reading(self._session) as connection:
             total = connection.execute(statements.count_ratings(*filters), filters).scalar_one()
             part = PageSlice.of(total, limit, offset)
+            if after is not None:
+                filters["after_rating"] = after
+                # One more than asked for tells whether there is a next page.
+                part = PageSlice(backwards=False, limit=limit + 1, offset=offset)
             page = statements.page_of_ratings(*filters, backwards=part.backwards)
-            rows = connection.execute(page, filters | part.parameters).all()
-        return Page((RatingRead(*row) for row in part.in_order(rows)), total)
+            rows = [*part.in_order(connection.execute(page, filters | part.parameters).all())]
+        ratings = Page((RatingRead(*row) for row in rows[:limit]), total)
+        goes_on = offset + limit < total if after is None else len(rows) > limit
+        if ratings and goes_on:
+            ratings.next = {"after": ratings[-1].id}
+        return ratings
 
     def get_rating(self, movie_id: int, user_id: int) -> RatingRead:
         """Return a user's rating of a movie.

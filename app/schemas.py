@@ -4,7 +4,15 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import MISSING, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    MISSING,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from app.models import (
     DEFAULT_GENRE,
@@ -122,8 +130,22 @@ class TopQuery(BaseModel):
 class RatingQuery(PageQuery):
     """Filters of the ratings."""
 
+    after: UrlCount | None = Field(
+        default=None,
+        description="Start after the rating with this id. Every such page costs the same, however "
+        "far into the list; it cannot be combined with `offset`.",
+        examples=[0],
+    )
+
     movie_id: UrlId | None = Field(default=None, examples=[1])
     user_id: UrlId | None = Field(default=None, examples=[42])
+
+    @field_validator("after")
+    @classmethod
+    def _one_position(cls, after: int | None, info: ValidationInfo) -> int | None:
+        if after is not None and info.data.get("offset"):
+            raise ValueError("cannot be combined with offset")
+        return after
 
 
 class Status(BaseModel):

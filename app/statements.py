@@ -53,6 +53,7 @@ _FILTERS: dict[str, ColumnElement[bool]] = {
     "min_ratings": MOVIE.c.rating_count >= bindparam("min_ratings"),
     "of_movie": RATING.c.movie_id == bindparam("of_movie"),
     "by_user": RATING.c.user_id == bindparam("by_user"),
+    "after_rating": RATING.c.id > bindparam("after_rating"),
 }
 # The columns of each sort, and whether they descend. The last one is unique: the order is total.
 _SORTS: dict[str, tuple[tuple[Column[Any], bool], ...]] = {

@@ -432,7 +432,9 @@ BAD_QUERIES = {
     },
     "/ratings": {
         **bad_queries("limit", values=(*NOT_A_LIMIT, "1001")),
-        **bad_queries("offset", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]),
+        **bad_queries(
+            "offset", "after", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]
+        ),
         **bad_queries("movie_id", "user_id", values=NOT_A_LIMIT),
     },
 }
@@ -460,6 +462,7 @@ def test_number_beyond_a_bound_is_told_the_bound_whatever_its_length(client: Tes
         "/movies/top?limit={}": (1, 100),
         "/movies/top?min_ratings={}": (0, 2147483647),
         "/ratings?movie_id={}": (1, 2147483647),
+        "/ratings?after={}": (0, 2147483647),
     }
     digits = ("9" * 10, "9" * 20, "1" + "0" * 19, "9" * 10_000, "0" * 30 + "9" * 10)
 

@@ -250,10 +250,58 @@ def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -
     assert response.headers["X-Total-Count"] == "101"
     assert response.headers["Link"] == (
         '</ratings?limit=100&offset=0>; rel="first", '
-        '</ratings?limit=100&offset=100>; rel="next", '
+        '</ratings?limit=100&after=100>; rel="next", '
         '</ratings?limit=100&offset=100>; rel="last"'
     )
     assert len(client.get("/ratings?limit=1000").json()) == 101
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+@pytest.mark.parametrize(
+    ("filters", "expected"), [("", [1, 2, 4, 5, 6, 7]), ("movie_id=1&", [1, 2, 6])]
+)
+def test_next_pages_hold_every_rating_once_while_others_are_added_and_removed(
+    client: TestClient, engine: Engine, limit: int, filters: str, expected: list[int]
+) -> None:
+    store(engine, HEAT, RONIN)
+    for movie_id, user_id in ((1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (1, 6), (2, 7)):
+        rate(client, movie_id, 3, user_id)
+    client.delete("/movies/1/ratings/3")
+
+    pages = [client.get(f"/ratings?{filters}limit={limit}")]
+    while following := pages[-1].links.get("next"):
+        assert following["url"].startswith(f"/ratings?{filters}limit={limit}&after=")
+        pages.append(client.get(following["url"]))
+
+    assert [rating["id"] for page in pages for rating in page.json()] == expected
+    assert len(pages) == -(-len(expected) // limit)
+    assert {page.headers["X-Total-Count"] for page in pages} == {str(len(expected))}
+
+
+def test_page_after_an_id_links_to_the_others(client: TestClient, engine: Engine) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (3,) * 5))
+
+    response = client.get("/ratings?after=1&movie_id=1&limit=2")
+
+    assert [rating["id"] for rating in response.json()] == [2, 3]
+    assert response.headers["X-Total-Count"] == "5"
+    assert response.headers["Link"] == (
+        '</ratings?movie_id=1&limit=2&offset=0>; rel="first", '
+        '</ratings?movie_id=1&limit=2&after=3>; rel="next", '
+        '</ratings?movie_id=1&limit=2&offset=4>; rel="last"'
+    )
+
+
+def test_after_and_offset_together_are_a_422(client: TestClient, engine: Engine) -> None:
+    store(engine, Sample("Heat", 1995, "Crime", (3, 4)))
+
+    response = client.get("/ratings?after=1&offset=1")
+
+    assert response.status_code == 422
+    [problem] = response.json()["detail"]
+    assert problem["loc"] == ["query", "after"]
+    assert problem["msg"] == "Value error, cannot be combined with offset"
+    assert client.get("/ratings?after=1&offset=0").json()[0]["id"] == 2
 
 
 # A user's own

@@ -305,6 +305,21 @@ def test_ratings_are_filtered_by_movie_and_user(
     assert [page.total for page in pages] == [len(expected) for _, expected in cases]
 
 
+def test_ratings_after_an_id_are_the_rest_of_the_list(
+    repository: MovieRepository, engine: Engine
+) -> None:
+    store(engine, *SAMPLES)
+    stored = [row["id"] for row in rating_rows(engine)]
+
+    for limit in (1, 4, len(stored)):
+        for after in range(len(stored) + 2):
+            page = repository.list_ratings(limit=limit, after=after)
+            rest = stored[after:]
+            assert [rating.id for rating in page] == rest[:limit]
+            assert page.total == len(stored)
+            assert page.next == ({"after": rest[limit - 1]} if rest[limit:] else {})
+
+
 READS: dict[str, Callable[[MovieRepository], object]] = {
     "get": lambda repository: repository.get(1),
     "list": lambda repository: repository.list(),
@@ -921,6 +936,7 @@ def test_ratings_of_a_missing_movie_are_a_problem(
 ONE_MOMENT: dict[str, Callable[[MovieRepository], list[Any]]] = {
     "the last page of movies": lambda repository: repository.list(limit=2, offset=8, sort="id"),
     "the ranking": lambda repository: repository.top(100),
+    "a page of ratings after an id": lambda repository: repository.list_ratings(after=2, limit=2),
     "the last page of ratings": lambda repository: repository.list_ratings(limit=2, offset=3),
 }
 

@@ -29,9 +29,7 @@ def list_movies(
 ) -> list[MovieRead]:
     """A page of the catalogue; `X-Total-Count` and `Link` tell of the others."""
     page = repository.list(**query.model_dump())
-    response.headers.update(
-        page_headers(request.url, total=page.total, limit=query.limit, offset=query.offset)
-    )
+    response.headers.update(page_headers(request.url, page, limit=query.limit, offset=query.offset))
     return page
 
 

@@ -26,9 +26,7 @@ def list_ratings(
 ) -> list[RatingRead]:
     """A page of the ratings, by id."""
     page = repository.list_ratings(**query.model_dump())
-    response.headers.update(
-        page_headers(request.url, total=page.total, limit=query.limit, offset=query.offset)
-    )
+    response.headers.update(page_headers(request.url, page, limit=query.limit, offset=query.offset))
     return page
 
 
