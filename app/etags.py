@@ -11,6 +11,7 @@ from app.read_models import MovieRead
 _MOVIE = TypeAdapter(MovieRead)
 # A proxy that compresses weakens a validator or adds a suffix, as in W/"..." and "...-gzip".
 _TAG = re.compile(r'(?:W/)?"([0-9a-f]{32})(?:\W[^"]*)?"|\*')
+_GZIP = '-gzip"'
 
 
 def etag_of(body: bytes, *headers: str) -> str:
@@ -26,8 +27,17 @@ def etag_of_movie(movie: MovieRead) -> str:
     return etag_of(_MOVIE.dump_json(movie))
 
 
+def of_gzip(etag: str) -> str:
+    """Return the ETag of a response's compressed form: a strong one names bytes, not content."""
+    return f"{etag[:-1]}{_GZIP}"
+
+
 def is_among(etag: str, conditions: Iterable[str]) -> bool:
-    """Tell whether the values of If-Match or If-None-Match name an ETag, or any by ``*``."""
+    """Tell whether the values of If-Match or If-None-Match name an ETag, or any by ``*``.
+
+    The form in which the content was sent does not matter.
+    """
+    etag = etag.replace(_GZIP, '"')
     tags = (tag.strip() for condition in conditions for tag in condition.split(","))
     matches = filter(None, map(_TAG.fullmatch, tags))
     return any(match[0] == "*" or f'"{match[1]}"' == etag for match in matches)

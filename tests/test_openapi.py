@@ -29,7 +29,13 @@ from tests.operations import (
 )
 
 # Those that HTTP itself and every response have.
-STANDARD_HEADERS = {"content-length", "content-type", "vary", "x-content-type-options"}
+STANDARD_HEADERS = {
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "vary",
+    "x-content-type-options",
+}
 INTERNALS = re.compile(
     r"\b(SQL|SQLite|PostgreSQL|Alembic|Python|FastAPI|Pydantic|HTTPException|dataclass|class|"
     r"threads?|repository|routes?|event loop|uvicorn)\b",

@@ -424,7 +424,7 @@ def test_each_origin_gets_the_permission_that_is_its_own(
         if origin is not None:
             headers["Origin"] = origin
         answer = client.get("/movies", headers=headers)
-        assert answer.headers["Vary"] == "Origin"
+        assert answer.headers["Vary"] == "Accept-Encoding, Origin"
         return answer.headers.get("Access-Control-Allow-Origin")
 
     allowed(first)
@@ -530,6 +530,7 @@ class Answers:
         self.app.add_middleware(ReadCacheMiddleware, prefixes=("/answers",), max_bytes=max_bytes)
 
         @self.app.get("/answers/{name}/{size}")
+        @self.app.get("/answers.csv/{name}/{size}")
         def answer(name: str, size: int, header_size: int = 0) -> Response:
             self.asked.append(name)
             headers = {"X-Filling": "x" * header_size, "ETag": f'"{name}"'}
@@ -602,6 +603,18 @@ def test_the_headers_of_an_answer_count_too(answers: Answers) -> None:
             client.get("/answers/a/10?header_size=20000")
 
     assert answers.asked == ["a", "a"]
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_a_path_that_only_begins_like_those_that_are_kept_is_not(
+    answers: Answers, root_path: str
+) -> None:
+    with TestClient(answers.app, root_path=root_path) as client:
+        for _ in range(2):
+            client.get(f"{root_path}/answers.csv/a/10")
+            client.get(f"{root_path}/answers/b/10")
+
+    assert answers.asked == ["a", "b", "a"]
 
 
 def test_without_a_database_to_ask_the_application_answers() -> None:

@@ -388,7 +388,7 @@ def test_a_local_dev_server_may_call_and_read_the_headers(origin: str, client: T
     assert {"X-Trace-Id", "X-Total-Count", "Link", "Location"} <= {
         name.strip() for name in response.headers["Access-Control-Expose-Headers"].split(",")
     }
-    assert response.headers["Vary"] == "Origin"
+    assert response.headers["Vary"] == "Accept-Encoding, Origin"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

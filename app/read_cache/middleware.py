@@ -11,6 +11,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.compression import accepts_gzip
 from app.database_file import DatabaseFile
 from app.errors import DatabaseError
 from app.etags import is_among
@@ -20,8 +21,8 @@ MAX_BYTES = 32 * 2**20
 ENTRY_OVERHEAD = 2048
 
 
-# The path, the query and the origin of a request.
-Key = tuple[str, bytes, bytes]
+# The path, the query and the origin of a request, and the encoding that it accepts.
+Key = tuple[str, bytes, bytes, str]
 # An opened file, and a number that changes with every commit to it.
 Version = tuple[DatabaseFile, int]
 
@@ -51,18 +52,20 @@ class CachedResponse(NamedTuple):
 class ReadCacheMiddleware:
     """Answers a repeated GET from memory for as long as the database stays as it was.
 
-    It is for responses that follow from the path, the query, the database and the caller's origin
-    alone. Whatever depends on more, such as the trace id, belongs to layers outside of it.
+    It is for responses that follow from the path, the query, the database, the caller's origin and
+    whether it accepts gzip alone: each form is compressed once. Whatever depends on more, such as
+    the trace id, belongs to layers outside of it.
 
     Args:
         app: the application to answer what is not kept.
-        prefixes: the starts of the paths to keep answers of.
+        prefixes: the paths to keep answers of, and of what is below them.
         max_bytes: how much memory to use; the least recently used answers go first.
     """
 
     def __init__(self, app: ASGIApp, prefixes: tuple[str, ...], max_bytes: int = MAX_BYTES) -> None:
         self.app = app
-        self._prefixes = prefixes
+        self._paths = prefixes
+        self._folders = tuple(f"{prefix}/" for prefix in prefixes)
         self._max_bytes = max_bytes
         self._bytes = 0
         self._responses: OrderedDict[Key, CachedResponse] = OrderedDict()
@@ -77,13 +80,16 @@ class ReadCacheMiddleware:
         if version != self._version:
             self._forget_all(version)
 
-        origin, conditions = b"", []
+        origin, conditions, encodings = b"", [], []
         for name, value in scope["headers"]:
             if name == b"origin":
                 origin = value
             elif name == b"if-none-match":
                 conditions.append(value.decode("latin-1"))
-        key = (scope["path"], scope["query_string"], origin)
+            elif name == b"accept-encoding":
+                encodings.append(value.decode("latin-1"))
+        encoding = "gzip" if accepts_gzip(encodings) else ""
+        key = (scope["path"], scope["query_string"], origin, encoding)
         response = self._responses.get(key)
         if response is None:
             response = await self._ask(scope, receive, send)
@@ -116,10 +122,12 @@ class ReadCacheMiddleware:
         return CachedResponse([*headers], body, etag)
 
     def _is_for(self, scope: Scope) -> bool:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            return False
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         return (
-            scope["type"] == "http"
-            and scope["method"] == "GET"
-            and scope["path"].removeprefix(scope.get("root_path", "")).startswith(self._prefixes)
+            # Not whatever begins like one: a stream would be collected whole.
+            (path in self._paths or path.startswith(self._folders))
             # Another repository may have been put in, on another database.
             and not scope["app"].dependency_overrides
         )
