@@ -16,6 +16,7 @@ from app.database_file import guarded
 from app.db import concurrent_writers, create_db_engine, worker_threads
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
+from app.http_limits import limit_connections
 from app.kept_connections import kept_connections
 from app.logs import configure_logging
 from app.middleware.access_log import AccessLogMiddleware
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the service with these settings. It opens the database when it starts, not here."""
     settings = settings or load_settings()
     configure_logging(settings)
+    limit_connections()
     try:
         engine = create_db_engine(settings.database_url, busy_timeout=settings.busy_timeout)
     except SetupError as error:

@@ -1,0 +1,184 @@
+"""What one connection may hold: nothing that it sends takes the service from others."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.config import Settings
+from app.main import create_app
+from tests.server import Server, ServerProcess, running_server, serving
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+MEGABYTE = 2**20
+
+POST = b"POST /ratings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+SMUGGLED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+# Requests whose end two programs could see in different places. A second one hides in the body.
+AMBIGUOUS = {
+    "a length and chunks": POST
+    + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and a length": POST
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    "a length twice": POST + b"Content-Length: 6\r\nContent-Length: 6\r\n\r\nabcdef",
+    "a list of lengths": POST + b"Content-Length: 6, 6\r\n\r\nabcdef",
+    "a length with a plus": POST + b"Content-Length: +6\r\n\r\nabcdef",
+    "a negative length": POST + b"Content-Length: -6\r\n\r\nabcdef",
+    "a hexadecimal length": POST + b"Content-Length: 0x6\r\n\r\nabcdef",
+    "a length with an underscore": POST + b"Content-Length: 0_6\r\n\r\nabcdef",
+    "a length of two words": POST + b"Content-Length: 6 6\r\n\r\nabcdef",
+    "an empty length": POST + b"Content-Length: \r\n\r\n",
+    "an enormous length": POST + b"Content-Length: 99999999999999999999999\r\n\r\nabcdef",
+    "an unknown encoding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "no encoding": POST + b"Transfer-Encoding: identity\r\n\r\n",
+    "chunks within": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "two encodings": (
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
+    ),
+    "a tab before the encoding": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "a space after a name": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a folded encoding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "a folded header": POST + b"X-A: a\r\n Content-Length: 6\r\n\r\nabcdef",
+    "lines that end in LF": b"POST /ratings HTTP/1.1\nHost: localhost\nContent-Length: 6\n\nabcdef",
+    "a header that ends in LF": POST + b"X-A: a\nContent-Length: 6\r\n\r\nabcdef",
+    "a CR within a header": POST + b"X-A: a\rContent-Length: 6\r\n\r\nabcdef",
+    "a NUL": POST + b"X-A: a\0b\r\nContent-Length: 6\r\n\r\nabcdef",
+    "a hexadecimal chunk": CHUNKED + b"0x4\r\nabcd\r\n0\r\n\r\n",
+    "a negative chunk": CHUNKED + b"-4\r\nabcd\r\n0\r\n\r\n",
+    "an enormous chunk": CHUNKED + b"fffffffffffffffff4\r\nabcd\r\n0\r\n\r\n",
+    "a chunk that ends in LF": CHUNKED + b"4\nabcd\n0\n\n",
+    "a chunk that is too long": CHUNKED + b"4\r\nabcdX\r\n0\r\n\r\n",
+    "an LF beside a chunk": CHUNKED + b"4;a\nb\r\nabcd\r\n0\r\n\r\n",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests that leave nothing in it."""
+    path = tmp_path_factory.mktemp("server") / "movies.db"
+    with serving(create_app(Settings(database_url=f"sqlite:///{path}"))) as server:
+        yield server
+
+
+def answer_to(server: Server, request: bytes) -> bytes:
+    """Return all that is answered before the server closes the connection."""
+    with server.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(request)
+        return answer.read()
+
+
+def send_until_refused(connection: socket.socket, part: bytes, limit: int) -> int:
+    """Send a part again and again, and return how many bytes were sent before that failed."""
+    sent = 0
+    try:
+        while sent < limit:
+            connection.sendall(part)
+            sent += len(part)
+    except (ConnectionError, TimeoutError):
+        pass
+    return sent
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    """Return how much memory a server takes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def test_each_pipelined_request_is_answered_in_its_turn(server: Server) -> None:
+    # More than are parsed at a time, and more than the server reads at a time.
+    padding = b"X-Padding: " + b"x" * 1000 + b"\r\n"
+    requests = [
+        b"GET /movies/%d HTTP/1.1\r\nHost: x\r\nX-Trace-Id: n-%d\r\n%s\r\n"
+        % (n % 5 + 1, n, padding)
+        for n in range(400)
+    ]
+    last = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    answers = answer_to(server, b"".join([*requests, last])).split(b"HTTP/1.1 200 OK\r\n")[1:]
+
+    assert [f"x-trace-id: n-{n}\r\n".encode() in answer for n, answer in enumerate(answers)] == [
+        True
+    ] * len(requests) + [False]
+
+
+def test_a_pipelined_body_of_several_reads_is_whole(server: Server) -> None:
+    movie = b'{"title": "Arrival", "year": 2016}'.ljust(60_000)
+    create = (
+        b"POST /movies HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(movie), movie)
+    )
+    delete = b"DELETE /movies/6 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    answer = answer_to(server, SMUGGLED * 200 + create + SMUGGLED * 200 + delete)
+
+    statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200"] * 200 + [b"201"] + [b"200"] * 200 + [b"204"]
+
+
+@LINUX
+@pytest.mark.slow
+def test_requests_whose_responses_nobody_reads_take_no_memory(tmp_path: Path) -> None:
+    requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+    database = f"sqlite:///{tmp_path / 'movies.db'}"
+    with running_server(tmp_path, database_url=database) as process, process.client() as client:
+        client.get("/openapi.json")
+        before = resident_bytes(process)
+        with process.connect() as connection:
+            connection.settimeout(0.5)
+            send_until_refused(connection, requests, 20 * MEGABYTE)
+            health = client.get("/health").status_code
+            grown = resident_bytes(process) - before
+
+    assert health == 200
+    assert grown < 10 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /", b"GET /health HTTP/1.1\r\nX-Long: ", CHUNKED + b"0\r\nX-Trailer: "],
+    ids=["path", "header", "trailer"],
+)
+def test_a_head_without_end_is_400_while_others_are_served(server: Server, start: bytes) -> None:
+    with server.connect() as connection, server.client() as client:
+        connection.sendall(start)
+        sent = send_until_refused(connection, b"x" * MEGABYTE, 48 * MEGABYTE)
+        health = client.get("/health").status_code
+
+    assert sent < 48 * MEGABYTE
+    assert health == 200
+
+
+def test_a_head_of_60_kb_is_served_and_one_of_80_kb_is_400(server: Server) -> None:
+    start = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: "
+
+    served = answer_to(server, start + b"x" * 60_000 + b"\r\n\r\n")
+    refused = answer_to(server, start + b"x" * 80_000)
+
+    assert served.startswith(b"HTTP/1.1 200 ")
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert refused.endswith(b"\r\n\r\nThe head of the request is too long.")
+
+
+def test_a_body_in_the_smallest_of_chunks_is_no_head(server: Server) -> None:
+    body = b'{"movie_id": 99, "score": 5}'.ljust(30_000)
+    request = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+
+    answer = answer_to(server, request + chunks + b"0\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_request_whose_end_is_ambiguous_is_400_and_hides_no_other(server: Server) -> None:
+    answers = {name: answer_to(server, request + SMUGGLED) for name, request in AMBIGUOUS.items()}
+
+    assert {name: answer.count(b"HTTP/1.1") for name, answer in answers.items()} == dict.fromkeys(
+        AMBIGUOUS, 1
+    )
+    assert {name: answer[9:12] for name, answer in answers.items()} == dict.fromkeys(
+        AMBIGUOUS, b"400"
+    )
