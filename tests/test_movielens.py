@@ -40,6 +40,7 @@ userId,movieId,rating,timestamp
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
+OWN_FILES = ("movies.csv", "ratings.csv", "anonymous_ratings.csv")
 # How many ratings a statement takes in tests of what lies between two of them.
 FEW = 10
 
@@ -108,13 +109,16 @@ def rating_rows(engine: Engine) -> list[dict[str, Any]]:
 
 
 def catalogue(engine: Engine) -> tuple[list[Any], list[Any]]:
-    """Return all that is stored but ids, with titles in place of them."""
+    """Return all that an export holds: no ids, with titles in place of them, and whole seconds."""
     movies, ratings = everything(engine)
     titles = {movie["id"]: movie["title"] for movie in movies}
-    return (
-        sorted([movie | {"id": None} for movie in movies], key=lambda movie: movie["title"]),
-        [rating | {"id": None, "movie_id": titles[rating["movie_id"]]} for rating in ratings],
-    )
+    for movie in movies:
+        movie["id"] = None
+    for rating in ratings:
+        rating["id"] = None
+        rating["movie_id"] = titles[rating["movie_id"]]
+        rating["created_at"] = rating["created_at"].replace(microsecond=0)
+    return sorted(movies, key=str), sorted(ratings, key=str)
 
 
 def merge(engine: Engine, movies: list[MovieRow], ratings: list[RatingRow]) -> MergeCounts:
@@ -221,7 +225,7 @@ def test_a_timestamp_is_in_seconds_and_may_have_a_fraction(
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_files_of_every_tool_read_alike(tmp_path: Path, mark: str, end: str) -> None:
     expected = read(write(tmp_path / "plain"))
     folder = write(
@@ -231,6 +235,73 @@ def test_files_of_every_tool_read_alike(tmp_path: Path, mark: str, end: str) -> 
     )
 
     assert read(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("movies", "ratings"),
+    [
+        (
+            (
+                " movieId ,\ttitle, genres\u00a0\n"
+                " 1 , Toy Story (1995) , Adventure | Animation|Children\n"
+                "6\t,Heat (1995),\u2003action|Crime\n"
+                '900 , "Cats, ""The Musical"" (1998)"\t, "(no genres listed)" \n'
+            ),
+            (
+                "userId , movieId , rating , timestamp\n"
+                " 1 , 1 , 4.0 , 964982703\n"
+                "1,\t6,0.5\t,964982224 \n"
+                "2,1,\u00a03.5,1445714835\n"
+            ),
+        ),
+        (
+            (
+                "title,added by,genres,movieId\n"
+                "Toy Story (1995),me,Adventure|Animation|Children,1\n"
+                "Heat (1995),,Action|Crime,6\n"
+                '"Cats, ""The Musical"" (1998)","you, me", ,900\n'
+            ),
+            (
+                "userId,movieId,rating,timestamp,,\n"
+                "1,1,4.0,964982703,,\n1,6,0.5,964982224,,\n2,1,3.5,1445714835,,\n"
+            ),
+        ),
+        (
+            MOVIES,
+            (
+                "userId,movieId,rating,timestamp\n"
+                "1.0,1.0,4,964982703.0\n1.0,6.0,0.5,964982224.0\n2.0,1.0,3.5,1445714835.0\n"
+            ),
+        ),
+    ],
+    ids=["blanks", "extra columns in another order", "a data frame's numbers"],
+)
+def test_files_as_people_keep_them_read_alike(tmp_path: Path, movies: str, ratings: str) -> None:
+    expected = read(write(tmp_path / "plain"))
+
+    assert read(write(tmp_path / "kept", movies, ratings)) == expected
+
+
+def test_the_other_files_of_a_data_set_are_ignored(tmp_path: Path) -> None:
+    expected = read(write(tmp_path / "plain"))
+    folder = write(tmp_path / "ml-25m")
+    for name in ("tags.csv", "genome-scores.csv", "genome-tags.csv", "README.txt"):
+        (folder / name).write_bytes(b"\xff\xfe no CSV")
+
+    assert read(folder) == expected
+
+
+@pytest.mark.parametrize("genres", ["", " ", "(no genres listed)", " (no genres listed) "])
+def test_no_genre_is_unknown(tmp_path: Path, genres: str) -> None:
+    movies, _ = read(write(tmp_path, f"movieId,title,genres\n1,Heat (1995),{genres}\n", R))
+
+    assert movies == [MovieRow(1, "Heat (1995)", 1995, "Unknown")]
+
+
+def test_blanks_inside_a_quoted_title_are_the_title_s(tmp_path: Path) -> None:
+    movies, _ = read(write(tmp_path, 'movieId,title,genres\n1, "A "" , ""B"" ,C (1995)" ,War\n', R))
+
+    assert [movie.title for movie in movies] == ['A " , "B" ,C (1995)']
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
@@ -253,10 +324,32 @@ LONG = "x" * 294
 @pytest.mark.parametrize(
     ("movies", "ratings", "message"),
     [
-        ("", R, "movies.csv, line 1: the header has to be movieId,title,genres"),
-        ("movieId,title\n", R, "movies.csv, line 1: the header has to be movieId,title,genres"),
-        (R, M, "movies.csv, line 1: the header has to be movieId,title,genres"),
-        (M, M, "ratings.csv, line 1: the header has to be userId,movieId,rating,timestamp"),
+        *[
+            (
+                movies,
+                R,
+                "movies.csv, line 1: expected a header with movieId,title,genres, found " + found,
+            )
+            for movies, found in (
+                ("", "''"),
+                ("movieId,title\n", "'movieId,title'"),
+                ("movieId;title;genres\n", "'movieId;title;genres'"),
+                (R, "'userId,movieId,rating,timestamp'"),
+                ("movieId,title,genres,title\n", "'movieId,title,genres,title'"),
+                ("movie\u200bId,ti\u3164tle\0,genres\n", r"'movie\u200bId,ti\u3164tle\x00,genres'"),
+                ("\ufeff\ufeff" + M, r"'\ufeffmovieId,title,genres'"),
+                ("東京\n", "'東京'"),
+                ("x" * 99, "'" + "x" * 60 + "...'"),
+            )
+        ],
+        (
+            M,
+            M,
+            (
+                "ratings.csv, line 1: expected a header with userId,movieId,rating,timestamp,"
+                " found 'movieId,title,genres'"
+            ),
+        ),
         (M + "1,Heat (1995)\n", R, "movies.csv, line 2: 2 column(s) instead of 3"),
         (M + "1,Heat (1995),Action,1995\n", R, "movies.csv, line 2: 4 column(s) instead of 3"),
         (
@@ -290,9 +383,9 @@ LONG = "x" * 294
             r"movies.csv, line 2: 'He\x00at (1995)': must not contain a NUL character",
         ),
         (
-            M + "1,Heat (1995),\n",
+            M + "1,\u2060\u00a0\ufe0f,Action\n",
             R,
-            "movies.csv, line 2: '': must contain a visible character",
+            r"movies.csv, line 2: '\u2060\xa0\ufe0f': must contain a visible character",
         ),
         (
             M + '1,"Heat\n (1995)",Action\n\n1,Ronin (1998),Action\n',
@@ -318,7 +411,10 @@ LONG = "x" * 294
         (
             MOVIES,
             R + "1,1,4.0,0\n1,7,4.0,0\n",
-            "ratings.csv, line 3: there is no movie 7 in movies.csv",
+            (
+                "ratings.csv, line 3: there is no movie 7 in movies.csv;"
+                " --skip-unknown-movies leaves out such ratings"
+            ),
         ),
         (
             MOVIES,
@@ -378,7 +474,20 @@ def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnusableFile) as error:
         read(folder)
 
-    assert str(error.value) == "movies.csv, line 5: not UTF-8"
+    assert str(error.value) == "movies.csv, line 5: expected UTF-8, found the byte 0xe9"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_file_in_another_encoding_is_told_by_its_first_line(
+    tmp_path: Path, encoding: str
+) -> None:
+    folder = write(tmp_path)
+    (folder / "movies.csv").write_bytes(MOVIES.encode(encoding))
+
+    with pytest.raises(UnusableFile, match=r"movies.csv, line 1: expected .*, found .*x") as error:
+        read(folder)
+
+    assert str(error.value).isprintable()
 
 
 # Importing
@@ -498,6 +607,71 @@ def test_a_year_column_wins_over_the_title(
         ("Heat (1995)", 1996),
         ("Ronin (1998)", 1998),
     ]
+
+
+def test_movies_of_one_title_and_other_years_stay_apart_by_the_year_in_their_titles(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    movies = (
+        "movieId,title,genres,year\n"
+        "1,Hamlet,Drama,1948\n"
+        "2, hamlet ,Drama,1996\n"
+        "3,Hamlet,Drama,1996\n"
+        "4,Hamlet  ,Comedy,1948\n"
+        "5,Hamlet (1964),Drama,\n"
+        "6,Hamlet,Drama,\n"
+        "7,Solaris (1972),Drama,1972\n"
+        "8,Solaris (1972),Drama,2002\n"
+        "9,Ronin,Action,1998\n"
+    )
+    ratings = R + "1,1,5.0,0\n1,3,4.0,0\n2,4,3.0,0\n1,8,2.0,0\n"
+    folder = write(tmp_path / "files", movies, ratings)
+
+    finished = command(database_url, "import-movielens", folder)
+
+    assert summary(finished) == {
+        "new": (7, 4),
+        "updated": (0, 0),
+        "unchanged": (0, 0),
+        "merged by title": (1, 0),
+        "left out: no year": (1, 0),
+        "read": (9, 4),
+    }
+    assert finished.output.splitlines()[-1] == (
+        "4 movies got their year into their title, since a movie of another year has the same."
+    )
+    stored = [(row["title"], row["year"], row["rating_count"]) for row in movie_rows(engine)]
+    assert stored == [
+        ("Hamlet (1948)", 1948, 2),
+        ("hamlet", 1996, 0),
+        ("Hamlet (1996)", 1996, 1),
+        ("Hamlet (1964)", 1964, 0),
+        ("Solaris (1972)", 1972, 0),
+        ("Solaris (1972) (2002)", 2002, 1),
+        ("Ronin", 1998, 0),
+    ]
+    before = everything(engine)
+    assert summary(command(database_url, "import-movielens", folder))["unchanged"] == (7, 4)
+    assert everything(engine) == before
+
+
+def test_ratings_of_unknown_movies_are_left_out_on_request(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    folder = write(tmp_path / "files", ratings=RATINGS + "1,7,4.0,0\n2,8,4.0,0\n")
+    (folder / "anonymous_ratings.csv").write_text("movieId,rating,timestamp\n9,1.0,0\n1,1.0,0\n")
+
+    finished = command(database_url, "import-movielens", folder, "--skip-unknown-movies")
+
+    assert summary(finished) == {
+        "new": (3, 4),
+        "updated": (0, 0),
+        "unchanged": (0, 0),
+        "merged by title": (0, 0),
+        "left out: movie not in movies.csv": (0, 3),
+        "read": (3, 7),
+    }
+    assert scores(engine) == [(1, 1, 4), (2, 1, 1), (1, 2, 4), (1, None, 1)]
 
 
 def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:
@@ -785,26 +959,29 @@ def test_an_export_is_what_movielens_publishes(
         [
             rated(4, 7, movie_id=2),
             RatingRow(1, None, 5, NOON + timedelta(microseconds=1)),
-            RatingRow(2, 8, 1, NOON + timedelta(microseconds=250_000)),
+            RatingRow(2, 8, 1, NOON + timedelta(microseconds=999_999)),
+            RatingRow(2, 9, 1, datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
         ],
     )
     folder = tmp_path / "new" / "files"
 
     finished = command(database_url, "export", folder)
 
-    assert finished == Finished(0, f"Wrote 2 movies and 3 ratings to {folder}\n", "")
-    assert sorted(path.name for path in folder.iterdir()) == ["movies.csv", "ratings.csv"]
-    assert (folder / "movies.csv").read_bytes().decode() == (
-        "movieId,title,genres\r\n"
-        '1,"Cats, ""The Musical"" (1998)",(no genres listed)\r\n'
-        "2,Death Note: Desu nôto (2006\u20132007),Sci-Fi\r\n"
-    )
-    assert (folder / "ratings.csv").read_bytes().decode() == (
-        "userId,movieId,rating,timestamp\r\n"
-        "7,2,4.0,1769860800\r\n"
-        ",1,5.0,1769860800.000001\r\n"
-        "8,2,1.0,1769860800.250000\r\n"
-    )
+    assert finished == Finished(0, f"Wrote 2 movies and 4 ratings to {folder}\n", "")
+    assert {path.name: path.read_bytes().decode() for path in folder.iterdir()} == {
+        "movies.csv": (
+            "movieId,title,genres\r\n"
+            '1,"Cats, ""The Musical"" (1998)",(no genres listed)\r\n'
+            "2,Death Note: Desu nôto (2006\u20132007),Sci-Fi\r\n"
+        ),
+        "ratings.csv": (
+            "userId,movieId,rating,timestamp\r\n"
+            "7,2,4.0,1769860800\r\n"
+            "8,2,1.0,1769860800\r\n"
+            "9,2,1.0,-1\r\n"
+        ),
+        "anonymous_ratings.csv": "movieId,rating,timestamp\r\n1,5.0,1769860800\r\n",
+    }
 
 
 def test_titles_without_their_year_get_a_column_for_it(
@@ -850,7 +1027,11 @@ def test_export_and_import_give_the_same_catalogue_in_a_new_database(
         other.dispose()
         assert command(url, "check").exit_code == 0
     # The movies' ids close the gap; all else is the same to the byte.
-    sizes = [(tmp_path / name / "ratings.csv").stat().st_size for name in ("files", "again")]
+    sizes = [
+        [path.stat().st_size for path in sorted((tmp_path / name).iterdir())]
+        for name in ("files", "again")
+    ]
+    assert len(sizes[0]) == len(OWN_FILES)
     assert sizes[0] == sizes[1]
 
 
@@ -859,16 +1040,20 @@ def test_an_export_imported_where_it_came_from_changes_nothing(
 ) -> None:
     command(database_url, "seed")
     merge(engine, [HEAT], [rated(5, None), rated(5, None), rated(3, 1)])
+    with Session(engine) as session:
+        # They come at a fraction of a second, which an export does not have.
+        for user_id in (None, None, 2):
+            MovieRepository(session).add_rating(1, 5, user_id)
     before = everything(engine)
     command(database_url, "export", tmp_path / "files")
 
     finished = command(database_url, "import-movielens", tmp_path / "files")
 
-    assert summary(finished)["unchanged"] == summary(finished)["read"] == (6, 3)
+    assert summary(finished)["unchanged"] == summary(finished)["read"] == (6, 6)
     assert everything(engine) == before
 
 
-@pytest.mark.parametrize("name", ["movies.csv", "ratings.csv"])
+@pytest.mark.parametrize("name", OWN_FILES)
 def test_an_export_overwrites_nothing(
     sqlite_url: str, tmp_path: Path, command: Command, name: str
 ) -> None:
@@ -900,7 +1085,7 @@ def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
         raise OperationalError("SELECT", {}, Exception("the server went away"))
 
     with pytest.raises(OperationalError):
-        write_folder(tmp_path / "files", lambda: [HEAT], broken())
+        write_folder(tmp_path / "files", lambda: [HEAT], broken(), [])
 
     assert list((tmp_path / "files").iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,13 +23,23 @@ def add_to(cli: typer.Typer) -> None:
     cli.command()(export)
 
 
-def import_movielens(folder: Path) -> None:
-    """Merge movies.csv and ratings.csv of a MovieLens FOLDER into the catalogue, all or nothing.
+def import_movielens(
+    folder: Path,
+    *,
+    skip_unknown_movies: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unknown-movies",
+            help="Leave out ratings of movies that movies.csv lacks, which are an error otherwise.",
+        ),
+    ] = False,
+) -> None:
+    """Merge the CSV files of a MovieLens FOLDER into the catalogue, all or nothing.
 
     It brings the schema to head first. It can be repeated: a movie is known by its title, a
     rating by its movie and user, and the later rating stands.
     """
-    source = MovieLensFolder(folder)
+    source = MovieLensFolder(folder, skip_unknown_movies=skip_unknown_movies)
     migrate_to_head(load_settings().database_url)
     terminal = Console(stderr=True)
     bar = Progress(
@@ -43,13 +54,23 @@ def import_movielens(folder: Path) -> None:
         advance = partial(bar.advance, bar.add_task("Importing", total=source.bytes))
         counts = CatalogueRepository(session).merge(source.movies(advance), source.ratings(advance))
     Console().print(import_summary(source, counts))
+    if source.years_added:
+        typer.echo(
+            f"{source.years_added} movies got their year into their title,"
+            " since a movie of another year has the same."
+        )
 
 
 def export(folder: Path) -> None:
-    """Write the catalogue to FOLDER as movies.csv and ratings.csv, as MovieLens has them."""
+    """Write the catalogue to FOLDER as MovieLens' CSV files."""
     with open_session() as session, reading(session):
         repository = CatalogueRepository(session)
-        movies, ratings = write_folder(folder, repository.every_movie, repository.every_rating())
+        movies, ratings = write_folder(
+            folder,
+            repository.every_movie,
+            repository.every_rating(),
+            repository.every_anonymous_rating(),
+        )
     typer.echo(f"Wrote {movies} movies and {ratings} ratings to {folder}")
 
 

@@ -1,4 +1,4 @@
-"""MovieLens' two CSV files, movies.csv and ratings.csv: reading and writing them.
+"""MovieLens' CSV files: reading and writing them.
 
 The format is described in https://files.grouplens.org/datasets/movielens/ml-latest-README.html.
 This module knows nothing of the database.
@@ -7,34 +7,46 @@ This module knows nothing of the database.
 import csv
 import os
 import re
-from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
+from io import StringIO
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import TextIO, TypeGuard, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import UnusableFile
-from app.models import DEFAULT_GENRE, SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
+from app.models import DEFAULT_GENRE, SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN, normalize_text
 from app.schemas import Genre, Title, UrlId, UrlInt
+
+T = TypeVar("T")
+# Called now and then with the number of bytes just read.
+Advance = Callable[[int], object]
 
 MOVIES_FILE = "movies.csv"
 RATINGS_FILE = "ratings.csv"
+# Our own extension. Readers of ratings.csv expect a user in every row.
+ANONYMOUS_RATINGS_FILE = "anonymous_ratings.csv"
+FILES = (MOVIES_FILE, RATINGS_FILE, ANONYMOUS_RATINGS_FILE)
+# Written only if there is something to write into them.
+OPTIONAL_FILES = {ANONYMOUS_RATINGS_FILE}
 MOVIES_HEADER = ("movieId", "title", "genres")
 # Our own extension, for titles that do not end in their year.
-MOVIES_HEADER_WITH_YEAR = (*MOVIES_HEADER, "year")
-RATINGS_HEADER = ("userId", "movieId", "rating", "timestamp")
+YEAR_COLUMN = "year"
+ANONYMOUS_RATINGS_HEADER = ("movieId", "rating", "timestamp")
+RATINGS_HEADER = ("userId", *ANONYMOUS_RATINGS_HEADER)
 NO_GENRES = "(no genres listed)"
 
 NO_YEAR = "no year"
 YEAR_OUT_OF_RANGE = f"year not in {YEAR_MIN}..{YEAR_MAX}"
+UNKNOWN_MOVIE = f"movie not in {MOVIES_FILE}"
 
 # (1995), and for series (2006-2007) or (2019- ), with any kind of dash.
 _YEAR_AT_END = re.compile(r"\(([0-9]{4})\s*(?:[-\u2013\u2014]\s*[0-9]*\s*)?\)$")
@@ -44,16 +56,24 @@ _SCORES = {str(halves / 2): (halves + 1) // 2 for halves in range(1, 2 * SCORE_M
 }
 _TIMESTAMP = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{1,6}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
 # In microseconds since the epoch. A day of slack keeps datetimes valid in every time zone.
 _EARLIEST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 # Whole seconds of so few digits need no check against the bounds.
 _USUAL_DIGITS = 11
-# Bytes read at a time.
+# Characters read at a time.
 _CHUNK = 2**16
+# Rows encoded at a time.
+_ROWS_A_PIECE = 1000
+# Blanks that separate a quoted cell from its commas. csv takes them for part of the cell.
+_QUOTED_CELL = re.compile(r'(^|,)[ \t]*("(?:[^"]|"")*")[ \t]*(?=[,\r\n]|$)')
 # How much of an invalid value an error quotes.
 _QUOTED_CHARACTERS = 60
+
+# A byte that is not UTF-8, as the error handler surrogateescape reads it.
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 _TITLE: TypeAdapter[str] = TypeAdapter(Title)
 _GENRE: TypeAdapter[str] = TypeAdapter(Genre)
@@ -85,109 +105,193 @@ class MovieLensFolder:
     """The movies and ratings of a folder. Read all movies first, then the ratings, once each.
 
     Attributes:
-        bytes: the size of the two files together.
+        bytes: the size of the files together.
         movies_left_out: the number of movies skipped so far, by reason.
-        ratings_left_out: the number of ratings skipped so far, by their movie's reason.
+        ratings_left_out: the number of ratings skipped so far, by reason.
+        years_added: the number of movies so far whose title got its year.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, skip_unknown_movies: bool = False) -> None:
         """Read the headers.
 
+        Args:
+            folder: has movies.csv and ratings.csv, and perhaps anonymous_ratings.csv. Other files
+                are ignored.
+            skip_unknown_movies: leave out the ratings of movies that movies.csv lacks, which are
+                an error otherwise.
+
         Raises:
-            UnusableFile: a file cannot be read or has another header.
+            UnusableFile: a file cannot be read or lacks a column.
         """
-        self._movies = _CsvFile(folder / MOVIES_FILE, MOVIES_HEADER, MOVIES_HEADER_WITH_YEAR)
+        self._movies = _CsvFile(folder / MOVIES_FILE, MOVIES_HEADER, YEAR_COLUMN)
         self._ratings = _CsvFile(folder / RATINGS_FILE, RATINGS_HEADER)
+        anonymous = folder / ANONYMOUS_RATINGS_FILE
+        self._anonymous = (
+            _CsvFile(anonymous, ANONYMOUS_RATINGS_HEADER) if anonymous.exists() else None
+        )
+        self._skip_unknown_movies = skip_unknown_movies
         # The reason each movie is skipped for, None for those that are imported.
         self._reasons: dict[int, str | None] = {}
-        self.bytes = self._movies.bytes + self._ratings.bytes
+        files = filter(None, (self._movies, self._ratings, self._anonymous))
+        self.bytes = sum(file.bytes for file in files)
         self.movies_left_out: Counter[str] = Counter()
         self.ratings_left_out: Counter[str] = Counter()
+        self.years_added = 0
 
-    def movies(self, advance: Callable[[int], object]) -> Iterator[MovieRow]:
+    def movies(self, advance: Advance) -> Iterator[MovieRow]:
         """Yield the movies whose year the catalogue can hold.
 
-        Args:
-            advance: called now and then with the number of bytes just read.
+        Where a year column tells movies of one title apart, each gets its year into the title.
 
         Raises:
             UnusableFile: a row is invalid, or repeats an earlier id.
         """
-        for row in self._movies.rows(advance):
-            try:
-                movie_id, title, genre = _id(row[0]), _TITLE.validate_python(row[1]), _genre(row[2])
-                stated_year = "".join(row[3:])
-                year = _INTEGER.validate_python(stated_year) if stated_year else year_of(title)
-            except ValueError as error:
-                raise self._movies.broken(_explain(error)) from error
+        ambiguous = self._ambiguous_titles()
+        for movie_id, title, year, genre in self._movie_rows(advance):
             if movie_id in self._reasons:
                 raise self._movies.broken(f"there is another movie {movie_id} above")
-            if year is not None and YEAR_MIN <= year <= YEAR_MAX:
+            if _is_usable(year):
                 self._reasons[movie_id] = None
-                yield MovieRow(movie_id, title, year, genre)
+                yield MovieRow(movie_id, self._title(title, year, ambiguous), year, genre)
             else:
                 reason = NO_YEAR if year is None else YEAR_OUT_OF_RANGE
                 self._reasons[movie_id] = reason
                 self.movies_left_out[reason] += 1
 
-    def ratings(self, advance: Callable[[int], object]) -> Iterator[RatingRow]:
+    def ratings(self, advance: Advance) -> Iterator[RatingRow]:
         """Yield the ratings of the movies that movies() yielded.
-
-        Args:
-            advance: called now and then with the number of bytes just read.
 
         Raises:
             UnusableFile: a row is invalid, or rates a movie that movies.csv lacks.
         """
-        for user, movie, rating, timestamp in self._ratings.rows(advance):
+        yield from self._ratings_of(self._ratings, self._ratings.rows(advance))
+        if self._anonymous:
+            rows = self._anonymous.rows(advance)
+            yield from self._ratings_of(self._anonymous, (("", *row) for row in rows))
+
+    def _movie_rows(self, advance: Advance) -> Iterator[tuple[int, str, int | None, str]]:
+        """Yield id, title, year and genre of each row of movies.csv."""
+        for movie, title, genres, *stated_year in self._movies.rows(advance):
+            try:
+                name = _TITLE.validate_python(title)
+                row = _id(movie), name, _year("".join(stated_year), name), _genre(genres)
+            except ValueError as error:
+                raise self._movies.broken(error) from error
+            yield row
+
+    def _ambiguous_titles(self) -> set[str]:
+        """Return the titles that movies.csv has with several years."""
+        ambiguous = set()
+        if YEAR_COLUMN in self._movies.columns:
+            years: dict[str, int] = {}
+            for _, title, year, _ in self._movie_rows(ignore):
+                if _is_usable(year) and years.setdefault(title, year) != year:
+                    ambiguous.add(title)
+        return ambiguous
+
+    def _title(self, title: str, year: int, ambiguous: set[str]) -> str:
+        if title not in ambiguous or year_of(title) == year:
+            return title
+        self.years_added += 1
+        try:
+            return _TITLE.validate_python(f"{title} ({year})")
+        except ValueError as error:
+            raise self._movies.broken(error) from error
+
+    def _ratings_of(self, file: "_CsvFile", rows: Iterable[tuple[str, ...]]) -> Iterator[RatingRow]:
+        for user, movie, rating, timestamp in rows:
             try:
                 movie_id = _id(movie)
-                user_id = _id(user) if user else None
+                user_id = _id(user) if user and not user.isspace() else None
                 score, created_at = _score(rating), _moment(timestamp)
             except ValueError as error:
-                raise self._ratings.broken(_explain(error)) from error
-            if movie_id not in self._reasons:
-                raise self._ratings.broken(f"there is no movie {movie_id} in {MOVIES_FILE}")
-            if reason := self._reasons[movie_id]:
+                raise file.broken(error) from error
+            reason = self._reasons.get(movie_id, UNKNOWN_MOVIE)
+            if reason is None:
+                yield RatingRow(movie_id, user_id, score, created_at)
+            elif reason != UNKNOWN_MOVIE or self._skip_unknown_movies:
                 self.ratings_left_out[reason] += 1
             else:
-                yield RatingRow(movie_id, user_id, score, created_at)
+                raise file.broken(
+                    f"there is no movie {movie_id} in {MOVIES_FILE};"
+                    " --skip-unknown-movies leaves out such ratings"
+                )
 
 
 def write_folder(
-    folder: Path, movies: Callable[[], Iterable[MovieRow]], ratings: Iterable[RatingRow]
+    folder: Path,
+    movies: Callable[[], Iterable[MovieRow]],
+    ratings: Iterable[RatingRow],
+    anonymous_ratings: Iterable[RatingRow],
 ) -> tuple[int, int]:
-    """Write movies.csv and ratings.csv, both or neither, and return their numbers of rows.
+    """Write the catalogue's files, all or none, and return the numbers of movies and ratings.
+
+    anonymous_ratings.csv is written only if there is something to write into it.
 
     Args:
         folder: the target, created if it does not exist.
         movies: returns a new iterator over the movies. It is called twice, since the header
             depends on whether every title ends in its year.
-        ratings: the ratings of these movies.
+        ratings: the users' ratings of these movies.
+        anonymous_ratings: the other ratings of these movies.
 
     Raises:
         UnusableFile: there is such a file already, or it cannot be written.
     """
-    targets = folder / MOVIES_FILE, folder / RATINGS_FILE
+    rows: Counter[str] = Counter()
+
+    def counted(name: str, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            rows[name] += 1
+            yield item
+
     try:
-        for target in targets:
+        for target in (folder / name for name in FILES):
             if target.exists():
                 raise UnusableFile(f"{target} exists and is not overwritten. Name another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         # In the same folder, so that finishing is a rename.
-        with TemporaryDirectory(dir=folder, prefix="unfinished-") as name:
-            unfinished = [Path(name, target.name) for target in targets]
+        with TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
             with_year = any(year_of(movie.title) != movie.year for movie in movies())
-            header = MOVIES_HEADER_WITH_YEAR if with_year else MOVIES_HEADER
-            counts = (
-                _write(unfinished[0], header, (_cells(row, with_year) for row in movies())),
-                _write(unfinished[1], RATINGS_HEADER, map(_rating_cells, ratings)),
+            encoded = (
+                encode_movies(counted(MOVIES_FILE, movies()), with_year=with_year),
+                encode_ratings(counted(RATINGS_FILE, ratings)),
+                encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, anonymous_ratings)),
             )
-            for source, target in zip(unfinished, targets, strict=True):
-                source.rename(target)
+            for name, text in zip(FILES, encoded, strict=True):
+                _write(Path(unfinished, name), text)
+            for name in FILES:
+                if rows[name] or name not in OPTIONAL_FILES:
+                    Path(unfinished, name).rename(folder / name)
     except OSError as error:
         raise UnusableFile(f"Cannot write to {folder}: {error.strerror}") from error
-    return counts
+    return rows[MOVIES_FILE], rows[RATINGS_FILE] + rows[ANONYMOUS_RATINGS_FILE]
+
+
+def encode_movies(movies: Iterable[MovieRow], *, with_year: bool) -> Iterator[str]:
+    """Yield the text of movies.csv in pieces.
+
+    Args:
+        movies: read as the text is.
+        with_year: add the column for titles that do not end in their year.
+    """
+    header = (*MOVIES_HEADER, YEAR_COLUMN) if with_year else MOVIES_HEADER
+    return _encode(header, (_movie_cells(movie)[: len(header)] for movie in movies))
+
+
+def encode_ratings(ratings: Iterable[RatingRow]) -> Iterator[str]:
+    """Yield the text of ratings.csv in pieces. The ratings are read as it is."""
+    rows = ((rating.user_id, *_rating_cells(rating)) for rating in ratings)
+    return _encode(RATINGS_HEADER, rows)
+
+
+def encode_anonymous_ratings(ratings: Iterable[RatingRow]) -> Iterator[str]:
+    """Yield the text of anonymous_ratings.csv in pieces. The ratings are read as it is."""
+    return _encode(ANONYMOUS_RATINGS_HEADER, map(_rating_cells, ratings))
+
+
+def ignore(_bytes: int) -> None:
+    """Take no notice of progress."""
 
 
 def year_of(title: str) -> int | None:
@@ -197,89 +301,123 @@ def year_of(title: str) -> int | None:
 
 
 class _CsvFile:
-    """A CSV file with one of several headers, read row by row."""
+    """A CSV file with some columns, in any order and among others, read row by row.
 
-    def __init__(self, path: Path, *headers: Sequence[str]) -> None:
+    Attributes:
+        columns: the known ones that the file has.
+        bytes: its size.
+    """
+
+    def __init__(self, path: Path, required: Sequence[str], *optional: str) -> None:
         """Read the header.
 
         Raises:
-            UnusableFile: the file cannot be read or has another header.
+            UnusableFile: the file cannot be read, or the header lacks or repeats a column.
         """
         self._path = path
         self._line = 1
         with self._open() as file:
             self.bytes = os.fstat(file.fileno()).st_size
-            self._header = next(csv.reader(_lines(file)), [])
-        if tuple(self._header) not in headers:
-            raise self.broken(f"the header has to be {','.join(headers[0])}")
+            header = next(csv.reader(self._lines(file)), [])
+        names = [name.strip() for name in header]
+        self.columns = [*required, *(name for name in optional if name in names)]
+        if any(names.count(name) != 1 for name in self.columns):
+            found = _quote(",".join(header))
+            raise self.broken(f"expected a header with {','.join(required)}, found {found}")
+        self._width = len(names)
+        self._known_cells = itemgetter(*map(names.index, self.columns))
 
-    def rows(self, advance: Callable[[int], object]) -> Iterator[list[str]]:
-        """Yield the rows after the header.
+    def rows(self, advance: Advance) -> Iterator[tuple[str, ...]]:
+        """Yield the cells of the known columns of each row after the header.
 
         Raises:
             UnusableFile: a row is not CSV in UTF-8, or has more or fewer columns than the header.
         """
         with self._open() as file:
-            reader = csv.reader(_lines(file, advance), strict=True)
+            reader = csv.reader(self._lines(file, advance), strict=True)
             next(reader)
             self._line = reader.line_num + 1
             for row in reader:
-                if len(row) == len(self._header):
-                    yield row
+                if len(row) == self._width:
+                    yield self._known_cells(row)
                 elif row:  # a blank line is no row
-                    raise self.broken(f"{len(row)} column(s) instead of {len(self._header)}")
+                    raise self.broken(f"{len(row)} column(s) instead of {self._width}")
                 self._line = reader.line_num + 1
 
-    def broken(self, problem: str) -> UnusableFile:
+    def broken(self, problem: str | ValueError) -> UnusableFile:
         """Return the error for a problem of the current row."""
-        return UnusableFile(f"{self._path.name}, line {self._line}: {problem}")
+        reason = problem if isinstance(problem, str) else _explain(problem)
+        return UnusableFile(f"{self._path.name}, line {self._line}: {reason}")
 
     @contextmanager
-    def _open(self) -> Iterator[BinaryIO]:
+    def _open(self) -> Iterator[TextIO]:
         """Open the file; an error while reading it names the file and the line."""
         try:
-            with self._path.open("rb") as file:
-                # Spreadsheets write a byte order mark.
-                if file.read(len(BOM_UTF8)) != BOM_UTF8:
-                    file.seek(0)
+            # Spreadsheets write a byte order mark, and some end lines with a bare CR.
+            with self._path.open(
+                encoding="utf-8-sig", errors="surrogateescape", newline=""
+            ) as file:
                 yield file
         except OSError as error:
             raise UnusableFile(f"Cannot read {self._path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise self.broken("not UTF-8") from error
         except csv.Error as error:
             raise self.broken(f"not CSV: {error}") from error
 
+    def _lines(self, file: TextIO, advance: Advance = ignore) -> Iterator[str]:
+        read = 0
+        while lines := file.readlines(_CHUNK):
+            text = "".join(lines)
+            # Spares nearly all lines of ratings a look.
+            is_plain = text.isascii() and '"' not in text
+            yield from lines if is_plain else map(self._prepared, lines)
+            advance(file.buffer.tell() - read)
+            read = file.buffer.tell()
 
-def _lines(file: BinaryIO, advance: Callable[[int], object] = lambda _: None) -> Iterator[str]:
-    while lines := file.readlines(_CHUNK):
-        for line in lines:
-            yield line.decode()
-        advance(sum(map(len, lines)))
+    def _prepared(self, line: str) -> str:
+        """Return a line for csv to read."""
+        # A decoder, which takes many lines at a time, would not know the line of an error.
+        if wrong := _UNDECODED.search(line):
+            byte = ord(wrong[0]) - 0xDC00
+            raise self.broken(f"expected UTF-8, found the byte 0x{byte:02x}")
+        return _QUOTED_CELL.sub(r"\1\2", line)
 
 
 @lru_cache(maxsize=2**17)
 def _id(text: str) -> int:
-    return _ID.validate_python(text)
+    return _ID.validate_python(_digits(text))
+
+
+def _digits(text: str) -> str:
+    """Return a whole number without blanks and the fraction that data frames write."""
+    return text.strip().removesuffix(".0")
+
+
+def _is_usable(year: int | None) -> TypeGuard[int]:
+    return year is not None and YEAR_MIN <= year <= YEAR_MAX
+
+
+def _year(stated: str, title: str) -> int | None:
+    return _INTEGER.validate_python(_digits(stated)) if stated.strip() else year_of(title)
 
 
 @lru_cache
 def _genre(text: str) -> str:
-    return DEFAULT_GENRE if text == NO_GENRES else _GENRE.validate_python(text.split("|", 1)[0])
+    first = text.split("|", 1)[0].strip()
+    return DEFAULT_GENRE if first in {"", NO_GENRES} else _GENRE.validate_python(first)
 
 
 def _score(text: str) -> int:
-    try:
-        return _SCORES[text]
-    except KeyError:
-        raise ValueError(f"{_quote(text)} is no number of stars, 0.5 to 5.0 in halves") from None
+    score = _SCORES.get(text) or _SCORES.get(text.strip())
+    if score is None:
+        raise ValueError(f"{_quote(text)} is no number of stars, 0.5 to 5.0 in halves")
+    return score
 
 
 def _moment(text: str) -> datetime:
     # A fast path for the usual form: half the time.
     if len(text) <= _USUAL_DIGITS and text.isascii() and text.isdecimal():
         return datetime.fromtimestamp(int(text), UTC)
-    match = _TIMESTAMP.fullmatch(text)
+    match = _TIMESTAMP.fullmatch(text.strip())
     if match:
         seconds, fraction = match.groups("")
         microseconds = int(seconds + fraction.ljust(6, "0"))
@@ -296,31 +434,35 @@ def _explain(error: ValueError) -> str:
 
 
 def _quote(text: str) -> str:
-    """Return a value quoted and escaped, on one line."""
-    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
+    """Return a value quoted and shortened, on one line, with invisible characters escaped."""
+    quoted = repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")
+    return "".join(
+        character if character.isascii() or normalize_text(character) else ascii(character)[1:-1]
+        for character in quoted
+    )
 
 
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row in rows:
-            writer.writerow(row)
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    return count
+def _encode(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    lines = chain([header], rows)
+    while piece := [*islice(lines, _ROWS_A_PIECE)]:
+        text = StringIO(newline="")
+        csv.writer(text).writerows(piece)
+        yield text.getvalue()
 
 
-def _cells(movie: MovieRow, with_year: bool) -> Sequence[object]:  # noqa: FBT001 - private
+def _movie_cells(movie: MovieRow) -> Sequence[object]:
     genres = NO_GENRES if movie.genre == DEFAULT_GENRE else movie.genre
-    cells = (movie.id, movie.title, genres)
-    return (*cells, movie.year) if with_year else cells
+    return movie.id, movie.title, genres, movie.year
 
 
 def _rating_cells(rating: RatingRow) -> Sequence[object]:
-    moment = rating.created_at
-    microseconds = (moment - _EPOCH) // _MICROSECOND
-    timestamp = Decimal(microseconds).scaleb(-6) if moment.microsecond else microseconds // 10**6
-    return rating.user_id, rating.movie_id, f"{rating.score}.0", timestamp
+    # Whole seconds: readers that expect integers reject a fraction.
+    timestamp = (rating.created_at - _EPOCH) // _SECOND
+    return rating.movie_id, f"{rating.score}.0", timestamp
+
+
+def _write(path: Path, text: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(text)
+        file.flush()
+        os.fsync(file.fileno())

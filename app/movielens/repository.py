@@ -56,7 +56,7 @@ class CatalogueRepository:
         Titles and genres are normalized, and movies are identified by title. A stored movie keeps
         its id and takes the given year and genre; of several rows with one title the first wins.
         Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
-        Anonymous ratings of one movie, score and time are interchangeable: the larger of the two
+        Anonymous ratings of one movie, score and second are interchangeable: the larger of the two
         counts is kept. Importing the same files again therefore changes nothing.
 
         Rows are stored as they are read. Other writers wait until the end.
@@ -84,8 +84,12 @@ class CatalogueRepository:
         return self._stream(statements.EVERY_MOVIE, MovieRow)
 
     def every_rating(self) -> Iterator[RatingRow]:
-        """Stream all ratings by id."""
+        """Stream the users' ratings by id."""
         return self._stream(statements.EVERY_RATING, RatingRow)
+
+    def every_anonymous_rating(self) -> Iterator[RatingRow]:
+        """Stream the ratings without a user by id."""
+        return self._stream(statements.EVERY_ANONYMOUS_RATING, RatingRow)
 
     def _stream(self, statement: Select[Any], row_type: Callable[..., T]) -> Iterator[T]:
         with reading(self._session) as connection:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy import (
     Column,
     Integer,
+    String,
     bindparam,
     case,
     cast,
@@ -33,7 +34,9 @@ ENLARGE_CACHE = text("PRAGMA cache_size=-16384")
 _MOVIE_ROW = MOVIE.c[tuple(field.name for field in fields(MovieRow))]
 _RATING_ROW = RATING.c[tuple(field.name for field in fields(RatingRow))]
 EVERY_MOVIE = select(*_MOVIE_ROW).order_by(MOVIE.c.id)
-EVERY_RATING = select(*_RATING_ROW).order_by(RATING.c.id)
+_every_rating = select(*_RATING_ROW).order_by(RATING.c.id)
+EVERY_RATING = _every_rating.where(RATING.c.user_id.is_not(None))
+EVERY_ANONYMOUS_RATING = _every_rating.where(RATING.c.user_id.is_(None))
 MOVIES_BY_TITLE = select(*_MOVIE_ROW).where(MOVIE.c.title.in_(bindparam("titles", expanding=True)))
 INSERT_MOVIES = insert(MOVIE).returning(MOVIE.c.id, MOVIE.c.title)
 DESCRIBE_MOVIE = (
@@ -90,7 +93,9 @@ def merge_ratings_on_sqlite(count: int) -> str:
     return sql.replace(marks, ", ".join([marks] * count))
 
 
-_likeness = RATING.c["movie_id", "score", "created_at"]
+# Exports write whole seconds. Both engines print them as 2026-01-31 12:00:00.
+_second = func.substr(cast(RATING.c.created_at, String), 1, len("2026-01-31 12:00:00"))
+_likeness = (RATING.c.movie_id, RATING.c.score, _second)
 _is_earlier = RATING.c.id <= bindparam("last_id")
 _later = RATING.alias()
 _anonymous = (
