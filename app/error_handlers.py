@@ -64,6 +64,14 @@ class BodyTooLarge(HTTPException):
     # An HTTPException, since FastAPI passes on no other error while it reads a body.
 
 
+class BodyTimeout(HTTPException):
+    """The rest of the body did not come in time."""
+
+    def __init__(self) -> None:
+        # The client may still send the rest, which must not be taken for its next request.
+        super().__init__(408, "The rest of the body did not come in time", {"Connection": "close"})
+
+
 class UnreadableBody(HTTPException):
     """The body cannot be read as JSON."""
 
@@ -107,6 +115,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.SetupError: ErrorResponse(503, None, RETRY),
     RequestValidationError: ErrorResponse(422, None, body=InputErrorBody),
     UnreadableBody: ErrorResponse(400, "There was an error parsing the body"),
+    BodyTimeout: ErrorResponse(408, None),
     BodyTooLarge: ErrorResponse(413, None),
     Exception: ErrorResponse(500, "Internal server error"),
 }  # fmt: skip
@@ -120,7 +129,7 @@ READ_ERRORS = (
     errors.SchemaMissing,
 )
 WRITE_ERRORS = (*READ_ERRORS, errors.WrongApiKey, errors.DatabaseFull)
-BODY_ERRORS = (UnreadableBody, BodyTooLarge, errors.UnsupportedEncoding)
+BODY_ERRORS = (UnreadableBody, BodyTimeout, BodyTooLarge, errors.UnsupportedEncoding)
 
 
 def error_responses(*kinds: type[Exception]) -> dict[int | str, dict[str, Any]]:

@@ -182,7 +182,11 @@ class ServerProcess(Server):
 
 @contextmanager
 def running_server(
-    folder: Path, *, workers: int = 1, project: Path = PROJECT_ROOT, **settings: str
+    folder: Path,
+    *options: str,
+    workers: int = 1,
+    project: Path = PROJECT_ROOT,
+    **settings: str,
 ) -> Iterator[ServerProcess]:
     """Start ``uvicorn app.main:app`` on a free port and yield it when it answers.
 
@@ -190,6 +194,7 @@ def running_server(
 
     Args:
         folder: where it runs, and where its log is written.
+        options: further options of uvicorn's.
         workers: how many processes answer.
         project: the project's folder, or a copy's.
         settings: values of settings. The log level has to be INFO or DEBUG, since the port is
@@ -200,7 +205,7 @@ def running_server(
     """
     log = folder / f"server-{uuid4().hex}.log"
     arguments = ["-m", "uvicorn", "app.main:app", "--port", "0", "--workers", str(workers)]
-    process = Commands(folder, project, **settings).start(*arguments, log=log)
+    process = Commands(folder, project, **settings).start(*arguments, *options, log=log)
     try:
 
         def is_up() -> bool:

@@ -1,7 +1,8 @@
-"""A body over MOVIE_MAX_BODY_BYTES is 413, announced or in chunks, in the shape of all errors."""
+"""A body over MOVIE_MAX_BODY_BYTES is 413, and one that stalls 408, in the shape of all errors."""
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from sqlalchemy import Engine
 
 from app.config import Settings
 from app.main import create_app
+from app.middleware import body_limit
 from tests.helpers import everything
 from tests.operations import WRITING, Operation, store_what_examples_name
-from tests.server import Server, serving
+from tests.server import Server, running_server, serving
 
 LIMIT = 2048
 REFUSAL = {"detail": f"The body is over {LIMIT} bytes"}
@@ -204,3 +206,49 @@ def test_a_read_takes_no_notice_of_a_body_and_does_not_wait_for_it(
 
         assert (status, body) == (200, b"[]")
         assert headers["x-trace-id"] == "raw-1"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [request_head("POST", "/movies", JSON_BODY, "Content-Length: 100"), b'{"title": "Heat", '],
+        [request_head("PUT", "/movies/1", JSON_BODY, "Content-Length: 100")],
+        [request_head("POST", "/ratings", JSON_BODY, "Transfer-Encoding: chunked"), LARGE_CHUNK],
+    ],
+    ids=["half", "none", "chunks-without-end"],
+)
+def test_a_body_that_stalls_is_408_and_ends_the_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch, parts: list[bytes]
+) -> None:
+    monkeypatch.setattr(body_limit, "TIMEOUT", 0.1)
+    with server.connect() as connection:
+        for part in parts:
+            connection.sendall(part)
+        with connection.makefile("rb") as stream:
+            head, _, body = stream.read().partition(b"\r\n\r\n")
+    with server.client() as client:
+        stored = client.get("/movies").json()
+
+    assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert {b"x-trace-id: raw-1", b"connection: close"} <= {*head.split(b"\r\n")}
+    assert json.loads(body) == {"detail": "The rest of the body did not come in time"}
+    assert stored == []
+
+
+@pytest.mark.slow
+def test_a_half_sent_body_does_not_keep_a_stopped_server(sqlite_url: str, tmp_path: Path) -> None:
+    head = request_head("POST", "/movies", JSON_BODY, "Content-Length: 100", "Expect: 100-continue")
+    with (
+        running_server(
+            tmp_path, "--timeout-graceful-shutdown", "1", database_url=sqlite_url
+        ) as server,
+        server.connect() as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(head)
+        # The route has asked for the body, which never comes.
+        asked = answer.readline()
+        exit_code = server.stop()
+
+    assert asked == b"HTTP/1.1 100 Continue\r\n"
+    assert exit_code == -signal.SIGTERM

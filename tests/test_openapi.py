@@ -64,6 +64,7 @@ def expected_errors(operation: Operation) -> set[str]:
         "400": has_body,
         "401": operation.writes,
         "404": names_what_may_be_missing and str(operation) != "GET /ratings",
+        "408": has_body,
         "409": has_body and operation.path.startswith("/movies"),
         "412": operation.writes and operation.path == "/movies/{movie_id}",
         "413": has_body,

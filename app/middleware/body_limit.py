@@ -1,18 +1,22 @@
-"""A bound on the size of a request's body."""
+"""Bounds on a request's body: its size, and how long the service waits for the rest of it."""
 
+import asyncio
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.error_handlers import BodyTooLarge
+from app.error_handlers import BodyTimeout, BodyTooLarge
 
 # What no route reads a body of.
 BODILESS = {"GET", "HEAD", "OPTIONS"}
+# Seconds to wait for the next part of a body. Without an end to it, a client that sends no more
+# would keep a stopped server from ending.
+TIMEOUT = 5.0
 
 
 class BodyLimitMiddleware:
-    """Answers 413 to a body over the limit, announced or sent in chunks.
+    """Answers 413 to a body over the limit, announced or in chunks, and 408 to one that stalls.
 
     FastAPI's own ``max_body_size`` answers in plain text and past the layers that add the trace
     id, so it is not used.
@@ -39,12 +43,20 @@ class BodyLimitMiddleware:
         max_bytes = self._longer.get(path, self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "0")
         received = 0
+        is_whole = False
 
         async def counted() -> Message:
-            nonlocal received
+            nonlocal received, is_whole
+            if is_whole:
+                return await receive()  # waits for the client to go away
             if int(announced) > max_bytes:
                 raise _too_large(max_bytes)
-            message = await receive()
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    message = await receive()
+            except TimeoutError:
+                raise BodyTimeout from None
+            is_whole = not message.get("more_body")
             received += len(message.get("body", b""))
             if received > max_bytes:
                 raise _too_large(max_bytes)
