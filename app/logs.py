@@ -2,11 +2,14 @@
 
 import json
 import logging
+import os
 import re
+import stat
+import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from app.config import Settings
 
@@ -100,9 +103,65 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+class NonBlockingHandler(logging.StreamHandler[TextIO]):
+    """Writes to a pipe or a socket without waiting for the program that reads it.
+
+    A reader that stalls would otherwise stop the service at the first line that finds no room.
+    That line is kept, those after it are dropped, and ``log.dropped`` tells how many once the
+    reader goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take a stream.
+
+        Raises:
+            OSError: the system cannot write to it without waiting.
+        """
+        super().__init__(stream)
+        self._file = stream.fileno()
+        self._unwritten = b""
+        self._dropped = 0
+        mode = os.fstat(self._file).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            raise OSError("only pipes and sockets have a reader")
+        self._write_rest()  # nothing, which an older Linux refuses too
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it as dropped."""
+        try:
+            if self._unwritten and not self._write_rest():
+                self._dropped += 1
+                return
+            if self._dropped:
+                dropped = Event("log.dropped", {"count": self._dropped})
+                self._add(logging.LogRecord("app", logging.WARNING, "", 0, dropped, None, None))
+                self._dropped = 0
+            self._add(record)
+            self._write_rest()
+        except Exception:  # noqa: BLE001 - as logging's own handlers do
+            self.handleError(record)
+
+    def _add(self, record: logging.LogRecord) -> None:
+        self._unwritten += f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    def _write_rest(self) -> bool:
+        """Return whether there was room for all that is not written yet."""
+        try:
+            # Of this call alone: the mode O_NONBLOCK would bind every process that has the pipe.
+            written = os.pwritev(self._file, [self._unwritten], -1, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        self._unwritten = self._unwritten[written:]
+        return not self._unwritten
+
+
 def configure_logging(settings: Settings) -> None:
     """Send the service's log lines and uvicorn's to standard error, in one format."""
-    handler = logging.StreamHandler()
+    handler: logging.StreamHandler[TextIO]
+    try:
+        handler = NonBlockingHandler(sys.stderr)
+    except (AttributeError, OSError):  # a file or a terminal, or a system without such writes
+        handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     for name in ("app", "uvicorn"):
         logger = logging.getLogger(name)

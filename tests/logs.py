@@ -52,5 +52,7 @@ def events(written: str, log_format: str) -> list[Event]:
     return [
         parse_text(line)
         for line in written.splitlines()
-        if re.match(r"\S+ [A-Z]+ (http|request|cors|movie|movies|rating|database|forged)\.", line)
+        if re.match(
+            r"\S+ [A-Z]+ (http|request|cors|host|log|movie|movies|rating|database|forged)\.", line
+        )
     ]
