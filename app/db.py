@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import closing
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -17,6 +18,9 @@ SQLITE_THREADS = 4
 POSTGRESQL_THREADS = 16
 # Threads that are left to reads while writers wait for locks in all others.
 POSTGRESQL_READ_THREADS = 4
+# Bytes that SQLite's -wal keeps when it starts again at its beginning, once a long reader that
+# made it grow has left. It grows to 4 MB anyway.
+WAL_BYTES = 64 * 2**20
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
 
@@ -113,6 +117,7 @@ def _sqlite_engine(
             _use_wal(cursor, busy_timeout)
         # An acknowledged write survives a power cut; NORMAL would lose the last ones.
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
@@ -122,6 +127,13 @@ def _sqlite_engine(
         driver.execute(begin)
 
     return engine
+
+
+def empty_wal(engine: Engine) -> None:
+    """Give back the disk that a large transaction has taken, unless a reader still needs it."""
+    if engine.dialect.name == "sqlite":
+        with closing(engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _use_wal(cursor: DBAPICursor, busy_timeout: float) -> None:

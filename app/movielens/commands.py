@@ -10,6 +10,7 @@ from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
 from app.config import load_settings
+from app.db import empty_wal
 from app.migrate import migrate_to_head
 from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository, MergeCounts
@@ -53,6 +54,7 @@ def import_movielens(
     with open_session() as session, bar:
         advance = partial(bar.advance, bar.add_task("Importing", total=source.bytes))
         counts = CatalogueRepository(session).merge(source.movies(advance), source.ratings(advance))
+        empty_wal(session.get_bind().engine)
     Console().print(import_summary(source, counts))
     if source.years_added:
         typer.echo(
