@@ -33,6 +33,7 @@ from app.startup import init_db, without_traceback
 CAPABILITIES = (
     "app.read_cache",
     "app.group_commit",
+    "app.movielens",
 )  # fmt: skip
 
 

@@ -149,7 +149,9 @@ def _document_headers(operation: dict[str, Any]) -> None:
         names = [TRACE_HEADER, *HEADERS_OF_STATUS.get(status, ())]
         if status in {"200", "304"}:
             names += of_a_read
-        response["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        response.setdefault("headers", {}).update(
+            {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+        )
 
 
 def _complete_schemas(document: dict[str, Any]) -> None:

@@ -79,12 +79,7 @@ class MovieRepository:
         ``q`` is a part of the title in any case. ``sort`` names a column, with ``-`` for the
         exact reverse; the order is total, so that pages neither repeat nor skip a movie.
         """
-        filters = _given(
-            of_genre=None if genre is None else normalize_genre(genre),
-            pattern=None if q is None else f"%{_escape_like(search_key(normalize_text(q)))}%",
-            year_min=year_min,
-            year_max=year_max,
-        )
+        filters = movie_filters(genre=genre, q=q, year_min=year_min, year_max=year_max)
         with reading(self._session) as connection:
             total = connection.execute(statements.count_movies(*filters), filters).scalar_one()
             part = PageSlice.of(total, limit, offset)
@@ -137,7 +132,7 @@ class MovieRepository:
         ``after`` starts the page after this id, at the same cost wherever that is. ``offset``
         then counts from there.
         """
-        filters = _given(of_movie=movie_id, by_user=user_id)
+        filters = rating_filters(movie_id=movie_id, user_id=user_id)
         with reading(self._session) as connection:
             total = connection.execute(statements.count_ratings(*filters), filters).scalar_one()
             part = PageSlice.of(total, limit, offset)
@@ -328,6 +323,27 @@ class MovieRepository:
         if precondition is not None:
             precondition(movie)
         return movie
+
+
+def movie_filters(
+    *,
+    genre: str | None = None,
+    q: str | None = None,
+    year_min: int | None = None,
+    year_max: int | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of a statement that selects movies, by the names of its filters."""
+    return _given(
+        of_genre=None if genre is None else normalize_genre(genre),
+        pattern=None if q is None else f"%{_escape_like(search_key(normalize_text(q)))}%",
+        year_min=year_min,
+        year_max=year_max,
+    )
+
+
+def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -> dict[str, Any]:
+    """Return the parameters of a statement that selects ratings, by the names of its filters."""
+    return _given(of_movie=movie_id, by_user=user_id)
 
 
 def _normalized(

@@ -103,8 +103,8 @@ class PageQuery(BaseModel):
     offset: UrlCount = 0
 
 
-class MovieQuery(PageQuery):
-    """Filters and order of the catalogue."""
+class MovieFilters(BaseModel):
+    """Which movies to answer."""
 
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     q: SearchText | None = Field(
@@ -112,6 +112,11 @@ class MovieQuery(PageQuery):
     )
     year_min: UrlYear | None = Field(default=None, examples=[1990])
     year_max: UrlYear | None = Field(default=None, examples=[2010])
+
+
+class MovieQuery(MovieFilters, PageQuery):
+    """Filters and order of the catalogue."""
+
     sort: Sort = Field(
         default="title",
         description="`-` before the name is the exact reverse. Unrated is below every average.",
@@ -127,8 +132,15 @@ class TopQuery(BaseModel):
     ranking: Ranking = "mean"
 
 
-class RatingQuery(PageQuery):
-    """Filters of the ratings."""
+class RatingFilters(BaseModel):
+    """Which ratings to answer."""
+
+    movie_id: UrlId | None = Field(default=None, examples=[1])
+    user_id: UrlId | None = Field(default=None, examples=[42])
+
+
+class RatingQuery(RatingFilters, PageQuery):
+    """Which part of the ratings to answer."""
 
     after: UrlCount | None = Field(
         default=None,
@@ -136,9 +148,6 @@ class RatingQuery(PageQuery):
         "far into the list; it cannot be combined with `offset`.",
         examples=[0],
     )
-
-    movie_id: UrlId | None = Field(default=None, examples=[1])
-    user_id: UrlId | None = Field(default=None, examples=[42])
 
     @field_validator("after")
     @classmethod

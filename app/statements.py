@@ -109,7 +109,8 @@ def _order(sort: str, *, backwards: bool) -> Iterator[UnaryExpression[Any]]:
         yield order
 
 
-def _conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
+def conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
+    """Return the condition of each filter, which is named like its parameter."""
     return [_FILTERS[name] for name in filters]
 
 
@@ -121,20 +122,20 @@ def _paged(statement: Select[Any]) -> Select[Any]:
 def page_of_movies(*filters: str, sort: str, backwards: bool) -> Select[Any]:
     """Select the movies that match the filters, in a sort's order or its reverse."""
     order = _order(sort, backwards=backwards)
-    return _paged(select(*MOVIE_COLUMNS).where(*_conditions(filters)).order_by(*order))
+    return _paged(select(*MOVIE_COLUMNS).where(*conditions(filters)).order_by(*order))
 
 
 @cache
 def count_movies(*filters: str) -> Select[int]:
     """Count the movies that match the filters."""
-    return select(func.count()).select_from(MOVIE).where(*_conditions(filters))
+    return select(func.count()).select_from(MOVIE).where(*conditions(filters))
 
 
 @cache
 def page_of_ratings(*filters: str, backwards: bool) -> Select[Any]:
     """Select the ratings that match the filters, by ascending or descending id."""
     order = RATING.c.id.desc() if backwards else RATING.c.id.asc()
-    return _paged(select(*RATING_COLUMNS).where(*_conditions(filters)).order_by(order))
+    return _paged(select(*RATING_COLUMNS).where(*conditions(filters)).order_by(order))
 
 
 @cache
@@ -142,7 +143,7 @@ def count_ratings(*filters: str) -> Select[int]:
     """Count the ratings that match the filters. Unfiltered, sums the movies' aggregates instead."""
     if not filters:
         return select(func.coalesce(func.sum(MOVIE.c.rating_count), 0))
-    return select(func.count()).select_from(RATING).where(*_conditions(filters))
+    return select(func.count()).select_from(RATING).where(*conditions(filters))
 
 
 @cache
@@ -151,7 +152,7 @@ def top_rated(*filters: str, ranking: str) -> Select[Any]:
     score = _RANKINGS[ranking]
     return (
         select(*MOVIE_COLUMNS)
-        .where(score.is_not(None), *_conditions(filters))
+        .where(score.is_not(None), *conditions(filters))
         .order_by(score.desc(), MOVIE.c.rating_count.desc(), MOVIE.c.title)
         .limit(bindparam("row_limit"))
     )
@@ -164,7 +165,7 @@ def unrated(*filters: str, ranking: str) -> Select[Any]:
         select(*MOVIE_COLUMNS)
         # With both conditions the ranking's index yields the titles in order.
         .where(_RANKINGS[ranking].is_(None), MOVIE.c.rating_count == 0)
-        .where(*_conditions(filters))
+        .where(*conditions(filters))
         .order_by(MOVIE.c.title)
         .limit(bindparam("row_limit"))
     )

@@ -112,7 +112,12 @@ def _operations() -> Iterator[Operation]:
 OPERATIONS = list(_operations())
 WRITING = [operation for operation in OPERATIONS if operation.writes]
 READING = [operation for operation in OPERATIONS if not operation.writes]
-HAVING_ETAG = [operation for operation in READING if operation.path not in {"/health", "/ready"}]
+STREAMS = [operation for operation in READING if operation.path.endswith(".csv")]
+HAVING_ETAG = [
+    operation
+    for operation in READING
+    if operation.path not in {"/health", "/ready"} and operation not in STREAMS
+]
 LISTS = [operation for operation in READING if operation.path in {"/movies", "/ratings"}]
 
 

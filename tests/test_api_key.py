@@ -28,12 +28,13 @@ def settings(database_url: str) -> Settings:
 
 
 def send(client: TestClient, operation: Operation, key: bytes | None = None) -> tuple[int, object]:
-    """Send an operation's example, and return the status and the JSON of the answer."""
+    """Send an operation's example, and return the status and the JSON of the answer, if it is."""
     headers = {} if key is None else {b"X-API-Key": key}
     response = client.request(operation.method, operation.url, json=operation.body, headers=headers)
     assert response.headers["X-Trace-Id"]
     assert (response.headers.get("WWW-Authenticate") == "ApiKey") == (response.status_code == 401)
-    return response.status_code, response.json() if response.content else None
+    is_json = response.headers.get("Content-Type") == "application/json"
+    return response.status_code, response.json() if is_json else None
 
 
 def test_the_document_lists_what_writes() -> None:

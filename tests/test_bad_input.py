@@ -568,7 +568,7 @@ def test_empty_query_parameter_counts_as_not_given(
 
     answers = {form: send(client, operation, form) for form in forms}
 
-    assert len(plain.json()) > 0
+    assert len(plain.content) > len("[]")
     assert {
         form: (answer.status_code, answer.content, answer.headers.get("Link"))
         for form, answer in answers.items()

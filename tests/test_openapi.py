@@ -20,6 +20,7 @@ from tests.operations import (
     HAVING_ETAG,
     LISTS,
     OPERATIONS,
+    STREAMS,
     WRITING,
     Operation,
     examples_of,
@@ -63,7 +64,8 @@ def expected_errors(operation: Operation) -> set[str]:
     conditions = {
         "400": has_body,
         "401": operation.writes,
-        "404": names_what_may_be_missing and str(operation) != "GET /ratings",
+        "404": names_what_may_be_missing
+        and str(operation) not in {"GET /ratings", "GET /ratings.csv"},
         "408": has_body,
         "409": has_body and operation.path.startswith("/movies"),
         "412": operation.writes and operation.path == "/movies/{movie_id}",
@@ -86,6 +88,7 @@ def expected_headers(operation: Operation, status: str) -> set[str]:
         "Cache-Control": is_read,
         "X-Total-Count": is_read and operation in LISTS,
         "Link": is_read and operation in LISTS,
+        "Content-Disposition": operation in STREAMS and status == "200",
         "WWW-Authenticate": status == "401",
         "Accept-Encoding": status == "415",
         "Retry-After": status == "503",
@@ -142,7 +145,8 @@ def test_an_operation_says_what_it_is(operation: Operation) -> None:
     for status, response in description["responses"].items():
         assert response["description"].strip()
         if status not in {"204", "304"}:
-            assert response["content"]["application/json"]["schema"]
+            is_file = operation in STREAMS and status == "200"
+            assert response["content"]["text/csv" if is_file else "application/json"]["schema"]
 
 
 def test_an_operation_has_a_name_of_its_own() -> None:

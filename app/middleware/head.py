@@ -2,6 +2,9 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# In the scope of a GET that stands for a HEAD, so that a long body need not be made.
+IS_HEAD = "movie_service.is_head"
+
 
 class HeadMiddleware:
     """Answers HEAD with the headers of GET and no body.
@@ -24,4 +27,4 @@ class HeadMiddleware:
             elif not message.get("more_body"):
                 await send({"type": "http.response.body"})
 
-        await self.app({**scope, "method": "GET"}, receive, send_without_body)
+        await self.app({**scope, "method": "GET", IS_HEAD: True}, receive, send_without_body)

@@ -1,13 +1,16 @@
 """The statements of CatalogueRepository, which imports and exports whole catalogues."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     Column,
     Integer,
+    Select,
     String,
+    Table,
     bindparam,
     case,
     cast,
@@ -24,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.movielens.files import MovieRow, RatingRow
-from app.statements import MOVIE, RATING, rating_aggregates
+from app.statements import MOVIE, RATING, conditions, rating_aggregates
 
 # A rating locks its movie's row first, and so waits for this lock.
 LOCK_CATALOGUE_ON_POSTGRESQL = text("LOCK TABLE movie IN SHARE ROW EXCLUSIVE MODE")
@@ -37,6 +40,26 @@ EVERY_MOVIE = select(*_MOVIE_ROW).order_by(MOVIE.c.id)
 _every_rating = select(*_RATING_ROW).order_by(RATING.c.id)
 EVERY_RATING = _every_rating.where(RATING.c.user_id.is_not(None))
 EVERY_ANONYMOUS_RATING = _every_rating.where(RATING.c.user_id.is_(None))
+
+
+@cache
+def page_of_movie_rows(*filters: str) -> Select[Any]:
+    """Select id and row of the movies that match the filters, by id after the last one."""
+    return _page(MOVIE, _MOVIE_ROW).where(*conditions(filters))
+
+
+@cache
+def page_of_rating_rows(*filters: str) -> Select[Any]:
+    """Select id and row of the users' ratings that match, by id after the last one."""
+    page = _page(RATING, _RATING_ROW)
+    return page.where(RATING.c.user_id.is_not(None), *conditions(filters))
+
+
+def _page(table: Table, row: Iterable[Column[Any]]) -> Select[Any]:
+    page = select(table.c.id.label("row_id"), *row).where(table.c.id > bindparam("last_id"))
+    return page.order_by(table.c.id).limit(bindparam("row_limit"))
+
+
 MOVIES_BY_TITLE = select(*_MOVIE_ROW).where(MOVIE.c.title.in_(bindparam("titles", expanding=True)))
 INSERT_MOVIES = insert(MOVIE).returning(MOVIE.c.id, MOVIE.c.title)
 DESCRIBE_MOVIE = (
