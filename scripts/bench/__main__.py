@@ -35,7 +35,13 @@ from scripts.bench.catalogues import (
     postgresql_copy,
 )
 from scripts.bench.load import ANSWER_TIMEOUT, WRK, BenchError, Load, Target, get, load, post, serve
-from scripts.bench.movielens import peak_memory, seconds_of_executemany, seconds_of_import
+from scripts.bench.movielens import (
+    peak_memory,
+    seconds_of_download,
+    seconds_of_executemany,
+    seconds_of_export,
+    seconds_of_import,
+)
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PAGE = 50
@@ -350,6 +356,42 @@ def last_page(plan: Plan) -> Iterator[Row]:
         yield Row.of_latency(name, rounds, 3, "first page")
 
 
+def deep_page_of_ratings(plan: Plan) -> Iterator[Row]:
+    """Compare a page of ratings far into a list with its first, both by keyset."""
+    deep = [get(f"/ratings?limit={PAGE}&after={plan.many_ratings // 2}")]
+    first = [get(f"/ratings?limit={PAGE}&after=0")]
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.many_ratings)
+    with plan.service(catalogue) as port:
+        name = f"GET /ratings?after={plan.many_ratings // 2:,}"
+        plan.say(name)
+        rounds = load_in_turn(plan, Target(port, deep, 1), Target(port, first, 1))
+        yield Row.of_latency(name, rounds, 1.3, "after=0")
+
+
+def download_of_ratings(plan: Plan) -> Iterator[Row]:
+    """Compare a download of all ratings with the export of the same catalogue."""
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    name = f"GET /ratings.csv of {plan.ratings:,} ratings"
+    plan.say(name)
+    with plan.service(catalogue) as port:
+        turns = [
+            (
+                seconds_of_download(port, "/ratings.csv"),
+                seconds_of_export(catalogue, plan.folder / "export"),
+            )
+            for _ in range(plan.rounds)
+        ]
+    mine, others = zip(*turns, strict=True)
+    yield Row(
+        name,
+        f"{median(mine):.2f} s",
+        f"{median(others):.2f} s export",
+        median(one / another for one, another in turns),
+        2,
+        at_least=False,
+    )
+
+
 def movielens_import(plan: Plan) -> Iterator[Row]:
     """Compare the import of a MovieLens folder with storing its rows from memory."""
     source = plan.movielens
@@ -383,6 +425,8 @@ MEASUREMENTS = (
     reads_beside_searches,
     top_at_two_sizes,
     last_page,
+    deep_page_of_ratings,
+    download_of_ratings,
     movielens_import,
     on_postgresql,
 )

@@ -1,6 +1,8 @@
-"""The import of a MovieLens folder, and the least work that SQLite could do in its place."""
+"""MovieLens' files: import, the least work that SQLite could do in its place, and export."""
 
 import gc
+import http.client
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,9 +14,10 @@ from sqlmodel import Session
 
 from app.db import create_db_engine
 from app.migrate import migrate_to_head
-from app.movielens.files import MovieLensFolder
+from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository
-from scripts.bench.load import BenchError
+from app.transactions import reading
+from scripts.bench.load import ANSWER_TIMEOUT, BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")
 TABLES = ("movie", "rating")
@@ -60,6 +63,44 @@ def seconds_of_executemany(source: Path, target: Path) -> float:
             database.executemany(f"INSERT INTO {name} VALUES ({marks})", values)  # noqa: S608 - constants
         database.execute("COMMIT")
         return time.perf_counter() - started
+
+
+def seconds_of_export(source: Path, target: Path) -> float:
+    """Export a database to a new folder, as the command does, and return how long it takes."""
+    shutil.rmtree(target, ignore_errors=True)
+    engine = create_db_engine(f"sqlite:///{source}")
+    gc.collect()
+    started = time.perf_counter()
+    with Session(engine) as session, reading(session):
+        repository = CatalogueRepository(session)
+        write_folder(
+            target,
+            repository.every_movie,
+            repository.every_rating(),
+            repository.every_anonymous_rating(),
+        )
+    seconds = time.perf_counter() - started
+    engine.dispose()
+    return seconds
+
+
+def seconds_of_download(port: int, path: str) -> float:
+    """Read a file from a server, and return how long it takes.
+
+    Raises:
+        BenchError: it is not answered with a 200.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT)
+    with closing(connection):
+        started = time.perf_counter()
+        connection.request("GET", path)
+        response = connection.getresponse()
+        while response.read(2**16):
+            pass
+        seconds = time.perf_counter() - started
+    if response.status != http.client.OK:
+        raise BenchError(f"GET {path} is answered {response.status}")
+    return seconds
 
 
 def peak_memory(*arguments: str, database: Path) -> int:
