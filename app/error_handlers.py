@@ -90,6 +90,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.MoviesNotFound: ErrorResponse(404, None),
     errors.RatingNotFound: ErrorResponse(404, "Rating not found"),
     errors.DuplicateTitle: ErrorResponse(409, "A movie with this title already exists"),
+    errors.DuplicateExternalId: ErrorResponse(409, None),
     errors.PreconditionFailed: ErrorResponse(
         412, "The movie has changed since it was read: get it again"
     ),
@@ -129,6 +130,7 @@ READ_ERRORS = (
     errors.SchemaMissing,
 )
 WRITE_ERRORS = (*READ_ERRORS, errors.WrongApiKey, errors.DatabaseFull)
+DUPLICATES = (errors.DuplicateTitle, errors.DuplicateExternalId)
 BODY_ERRORS = (UnreadableBody, BodyTimeout, BodyTooLarge, errors.UnsupportedEncoding)
 
 

@@ -32,6 +32,10 @@ class DuplicateTitle(MovieServiceError):
     """Another movie already has this title."""
 
 
+class DuplicateExternalId(MovieServiceError):
+    """Another movie already has this IMDb or TMDB id. The message names which."""
+
+
 class PreconditionFailed(MovieServiceError):
     """The stored movie is not the version that the caller has seen."""
 

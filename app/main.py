@@ -25,7 +25,7 @@ from app.middleware.cors import CorsMiddleware
 from app.middleware.head import HeadMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
 from app.openapi import DESCRIPTION, SERVERS, TAGS, openapi_of
-from app.routes import health, movies, ratings
+from app.routes import genres, health, movies, ratings
 from app.routes.route_class import PerEventLoop
 from app.startup import init_db, without_traceback
 
@@ -102,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(TraceIdMiddleware)
 
-    for router in (movies.router, ratings.router, health.router):
+    for router in (movies.router, genres.router, ratings.router, health.router):
         app.include_router(router)
     # Asked for least, so matched last.
     app.router.routes[:] = [r for r in app.router.routes if r not in documentation] + documentation

@@ -6,14 +6,30 @@ of their own (schemas.py) and every bound is also a named CHECK here.
 
 # No `from __future__ import annotations` here: it breaks SQLModel relationships.
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from unicodedata import category, normalize
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, event, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    delete,
+    event,
+    insert,
+    inspect,
+    text,
+)
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlmodel import Column, Field, Integer, Relationship, SQLModel, col
+
+from app.search import SEARCH_KEY_MAX_LENGTH, search_key
 
 # Constraints need names to be altered or dropped later. Set before any table is declared.
 SQLModel.metadata.naming_convention = {
@@ -27,8 +43,15 @@ SQLModel.metadata.naming_convention = {
 DEFAULT_GENRE = "Unknown"
 TITLE_MAX_LENGTH = 300
 GENRE_MAX_LENGTH = 100
+# What separates genres in MovieLens files, and here.
+GENRE_SEPARATOR = "|"
+GENRES_MAX = 20
+# "tt" and seven digits or, since 2019, more.
+IMDB_ID_MIN_LENGTH, IMDB_ID_MAX_LENGTH = 9, 12
 # The largest INTEGER of PostgreSQL; larger values crash both drivers.
 INTEGER_MAX = 2**31 - 1
+# The largest integer that JavaScript and JSON clients hold exactly; chat and login ids need it.
+USER_ID_MAX = 2**53 - 1
 YEAR_MIN, YEAR_MAX = 1900, 2100
 SCORE_MIN, SCORE_MAX = 1, 5
 
@@ -100,7 +123,7 @@ def normalize_genre(genre: str) -> str:
         ValueError: it has no visible character, or one that cannot be stored or is a '|', which
             separates genres in MovieLens files.
     """
-    if "|" in genre:
+    if GENRE_SEPARATOR in genre:
         raise ValueError("must be a single genre, without '|'")
     words = re.split(r"([\s/&-])", normalize_title(genre))
     cased = normalize("NFC", "".join(word.capitalize() for word in words))
@@ -112,9 +135,28 @@ def _is_visible(character: str) -> bool:
     return category(character) not in {"Zs", "Mn", "Me"} and character != _EMPTY_BRAILLE_PATTERN
 
 
-def search_key(title: str) -> str:
-    """Return the case-folded title, which searches match against."""
-    return title.casefold()
+def normalize_genres(genres: Iterable[str]) -> list[str]:
+    """Return genres as they are stored: each normalized and none twice, in their order.
+
+    Raises:
+        ValueError: there is none, there are more than GENRES_MAX, or one cannot be normalized.
+    """
+    unique = [*dict.fromkeys(map(normalize_genre, genres))]
+    if not 1 <= len(unique) <= GENRES_MAX:
+        raise ValueError(f"must be 1 to {GENRES_MAX} genres")
+    return unique
+
+
+def normalize_imdb_id(imdb_id: str) -> str:
+    """Return an IMDb id as IMDb writes it: ``tt114709`` becomes ``tt0114709``.
+
+    Raises:
+        ValueError: it is not "tt" and a number from 1 to 9999999999.
+    """
+    match = re.fullmatch("tt0*([1-9][0-9]{0,9})", imdb_id.strip(), re.ASCII)
+    if match is None:
+        raise ValueError("must be an IMDb id, such as tt0114709")
+    return f"tt{match[1]:0>7}"
 
 
 def _search_key_of_new_row(context: DefaultExecutionContext) -> str:
@@ -131,8 +173,15 @@ class Movie(SQLModel, table=True):
 
     __table_args__ = (
         UniqueConstraint("title"),
+        UniqueConstraint("imdb_id"),
+        UniqueConstraint("tmdb_id"),
         CheckConstraint(f"length(title) BETWEEN 1 AND {TITLE_MAX_LENGTH}", name="title_length"),
         CheckConstraint(f"length(genre) BETWEEN 1 AND {GENRE_MAX_LENGTH}", name="genre_length"),
+        CheckConstraint(
+            f"length(imdb_id) BETWEEN {IMDB_ID_MIN_LENGTH} AND {IMDB_ID_MAX_LENGTH}",
+            name="imdb_id_length",
+        ),
+        CheckConstraint("tmdb_id >= 1", name="tmdb_id_range"),
         CheckConstraint(f"year BETWEEN {YEAR_MIN} AND {YEAR_MAX}", name="year_range"),
         CheckConstraint("rating_count >= 0", name="rating_count_range"),
         CheckConstraint(
@@ -147,29 +196,68 @@ class Movie(SQLModel, table=True):
         ),
         Index(None, "year", "id"),
         Index(None, "rating_count", "id"),
-        Index(None, "genre", "title"),
         # Ids are never reused: a bookmark must not come to mean another movie.
         {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(sa_column=text_column(TITLE_MAX_LENGTH))
-    # casefold() can triple the length.
     search_title: str = Field(
         default=None,
-        sa_column=text_column(3 * TITLE_MAX_LENGTH, default=_search_key_of_new_row),
+        sa_column=text_column(SEARCH_KEY_MAX_LENGTH, default=_search_key_of_new_row),
     )
     year: int
     genre: str = Field(
         default=DEFAULT_GENRE,
         sa_column=text_column(GENRE_MAX_LENGTH, server_default=DEFAULT_GENRE),
     )
+    # The genres after the first, each with the separator before it: "|Crime|Drama".
+    other_genres: str = Field(
+        default="",
+        sa_column=text_column((GENRES_MAX - 1) * (1 + GENRE_MAX_LENGTH), server_default=text("''")),
+    )
+    imdb_id: str | None = Field(default=None, max_length=IMDB_ID_MAX_LENGTH)
+    tmdb_id: int | None = None
     rating_count: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     rating_sum: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     average_rating: float | None = None
     weighted_rating: float | None = None
 
     ratings: list["Rating"] = Relationship(back_populates="movie", cascade_delete=True)
+
+    @property
+    def genres(self) -> list[str]:
+        """All genres; the first is ``genre``."""
+        return (self.genre + self.other_genres).split(GENRE_SEPARATOR)
+
+
+class MovieGenre(SQLModel, table=True):
+    """One of a movie's genres: what filters look up. The movie itself has them in their order."""
+
+    __tablename__ = "movie_genre"
+    __table_args__ = (
+        Index(None, "genre", "movie_id"),
+        # SQLite would otherwise store each row twice, by a hidden id and by the key.
+        {"sqlite_with_rowid": False},
+    )
+
+    movie_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), primary_key=True),
+    )
+    genre: str = Field(sa_column=text_column(GENRE_MAX_LENGTH, primary_key=True))
+
+
+@event.listens_for(Movie, "after_insert")
+@event.listens_for(Movie, "after_update")
+def _keep_movie_genres(_: object, connection: Connection, movie: Movie) -> None:
+    """Update the rows of a movie's genres when a session stores the movie."""
+    state = inspect(movie)
+    if not any(state.attrs[name].history.has_changes() for name in ("id", "genre", "other_genres")):
+        return
+    own = col(MovieGenre.movie_id) == movie.id
+    connection.execute(delete(MovieGenre).where(own))
+    rows = [{"movie_id": movie.id, "genre": genre} for genre in movie.genres]
+    connection.execute(insert(MovieGenre), rows)
 
 
 @event.listens_for(Movie.title, "set")
@@ -178,15 +266,14 @@ def _keep_search_title(movie: Movie, title: str, *_: object) -> None:
     movie.search_title = search_key(title)
 
 
-# Each ranking's order, over the whole catalogue and within a genre.
+# Each ranking's order. None within a genre: every rating would have to update those as well.
 for _name in ("average_rating", "weighted_rating"):
-    _ranking = (
+    Index(
+        f"ix_movie_{_name}_ranking",
         col(getattr(Movie, _name)).desc(),
         col(Movie.rating_count).desc(),
         col(Movie.title),
     )
-    Index(f"ix_movie_{_name}_ranking", *_ranking)
-    Index(f"ix_movie_genre_{_name}_ranking", col(Movie.genre), *_ranking)
 
 
 class Rating(SQLModel, table=True):
@@ -207,7 +294,10 @@ class Rating(SQLModel, table=True):
         default=None,
         sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), nullable=False),
     )
-    user_id: int | None = None
+    # Any integer of SQLite's has 64 bits.
+    user_id: int | None = Field(
+        default=None, sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"))
+    )
     score: int
     created_at: datetime = Field(default_factory=utc_now)
 

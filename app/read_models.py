@@ -1,6 +1,6 @@
 """What the repository takes and returns. Nothing is validated: the database has checked it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, TypeVar
@@ -8,7 +8,15 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from app.models import DEFAULT_GENRE, INTEGER_MAX, SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
+from app.models import (
+    DEFAULT_GENRE,
+    INTEGER_MAX,
+    SCORE_MAX,
+    SCORE_MIN,
+    USER_ID_MAX,
+    YEAR_MAX,
+    YEAR_MIN,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +31,7 @@ Sort = TypeAliasType("Sort", Literal[
 Ranking = TypeAliasType("Ranking", Literal["mean", "weighted"])
 
 Id = Annotated[int, Field(ge=1, le=INTEGER_MAX)]
+UserId = Annotated[int, Field(ge=1, le=USER_ID_MAX)]
 Year = Annotated[int, Field(ge=YEAR_MIN, le=YEAR_MAX)]
 Score = Annotated[int, Field(ge=SCORE_MIN, le=SCORE_MAX)]
 Average = Annotated[float, Field(ge=SCORE_MIN, le=SCORE_MAX)]
@@ -30,11 +39,14 @@ Count = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 
 
 class NewMovie(NamedTuple):
-    """A movie to be stored."""
+    """A movie to be stored. ``genres`` take the place of ``genre``."""
 
     title: str
     year: int
     genre: str = DEFAULT_GENRE
+    genres: Sequence[str] | None = None
+    imdb_id: str | None = None
+    tmdb_id: int | None = None
 
 
 class NewRating(NamedTuple):
@@ -56,7 +68,10 @@ class MovieRead:
     id: Id
     title: str
     year: Year
-    genre: str
+    genre: Annotated[str, Field(description="The first of the genres.")]
+    genres: list[str]
+    imdb_id: Annotated[str | None, Field(examples=["tt0133093"])]
+    tmdb_id: Id | None
     average_rating: Annotated[Average | None, Field(description="Mean score; null when unrated.")]
     rating_count: Count
 
@@ -67,9 +82,17 @@ class RatingRead:
 
     id: Id
     movie_id: Id
-    user_id: Annotated[Id | None, Field(description="null: anonymous.")]
+    user_id: Annotated[UserId | None, Field(description="null: anonymous.")]
     score: Score
     created_at: Annotated[datetime, Field(description="When it was given, UTC.")]
+
+
+@dataclass(slots=True)
+class GenreRead:
+    """A genre, and how many movies have it."""
+
+    genre: str
+    movie_count: Count
 
 
 class Page(list[T]):

@@ -2,10 +2,11 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from math import isqrt
+from typing import Any, TypeVar
 
 from pydantic import MISSING
 from sqlalchemy import Connection
@@ -15,24 +16,47 @@ from sqlalchemy.orm import Session
 
 from app import statements
 from app.db_errors import violated_constraint
-from app.errors import DuplicateTitle, MovieNotFound, MoviesNotFound, RatingNotFound
+from app.errors import (
+    DuplicateExternalId,
+    DuplicateTitle,
+    MovieNotFound,
+    MoviesNotFound,
+    RatingNotFound,
+)
 from app.logs import log_event
 from app.models import (
     DEFAULT_GENRE,
+    GENRE_SEPARATOR,
     normalize_genre,
+    normalize_genres,
+    normalize_imdb_id,
     normalize_text,
     normalize_title,
-    search_key,
     utc_now,
 )
-from app.read_models import MovieRead, NewMovie, NewRating, Page, Ranking, RatingRead, Sort
+from app.read_models import (
+    GenreRead,
+    MovieRead,
+    NewMovie,
+    NewRating,
+    Page,
+    Ranking,
+    RatingRead,
+    Sort,
+)
+from app.search import search_key, search_words
 from app.statements import PageSlice
 from app.transactions import after_commit, is_writing, reading, writing
+
+T = TypeVar("T")
 
 # Raises if a movie is not as its caller expects. It is given the movie as stored.
 Precondition = Callable[[MovieRead], None]
 # Inside the class, `list` is the method.
 Movies = list[MovieRead]
+Genres = list[GenreRead]
+
+EXTERNAL_IDS = ("imdb_id", "tmdb_id")
 
 
 class MovieRepository:
@@ -72,18 +96,33 @@ class MovieRepository:
         q: str | None = None,
         year_min: int | None = None,
         year_max: int | None = None,
+        imdb_id: str | None = None,
+        tmdb_id: int | None = None,
         sort: Sort = "title",
     ) -> Page[MovieRead]:
         """Return a page of the movies that pass every filter, and how many pass.
 
-        ``q`` is a part of the title in any case. ``sort`` names a column, with ``-`` for the
-        exact reverse; the order is total, so that pages neither repeat nor skip a movie.
+        ``genre`` is any of a movie's genres. ``q`` is words or parts of words of the title in any
+        order; case, accents and punctuation do not matter. ``sort`` names a column, with ``-`` for
+        the exact reverse; the order is total, so that pages neither repeat nor skip a movie.
         """
-        filters = movie_filters(genre=genre, q=q, year_min=year_min, year_max=year_max)
+        filters = movie_filters(
+            genre=genre,
+            q=q,
+            year_min=year_min,
+            year_max=year_max,
+            imdb_id=imdb_id,
+            tmdb_id=tmdb_id,
+        )
         with reading(self._session) as connection:
             total = connection.execute(statements.count_movies(*filters), filters).scalar_one()
             part = PageSlice.of(total, limit, offset)
-            page = statements.page_of_movies(*filters, sort=sort, backwards=part.backwards)
+            page = statements.page_of_movies(
+                *filters,
+                sort=sort,
+                backwards=part.backwards,
+                genre_first=statements.is_scarce(total, part.offset + part.limit),
+            )
             rows = connection.execute(page, filters | part.parameters).all()
         movies = Page((MovieRead(*row) for row in part.in_order(rows)), total)
         if offset + limit < total:
@@ -109,14 +148,21 @@ class MovieRepository:
             min_ratings=min_ratings or None,
         )
         with reading(self._session) as connection:
-            rated = statements.top_rated(*filters, ranking=ranking)
+            genre_first = genre is not None and _is_scarce(connection, filters["of_genre"], limit)
+            rated = statements.top_rated(*filters, ranking=ranking, genre_first=genre_first)
             rows = [*connection.execute(rated, filters | {"row_limit": limit})]
             # A query of its own, since the engines' indexes disagree on where NULL belongs.
             if len(rows) < limit and not min_ratings:
-                unrated = statements.unrated(*filters, ranking=ranking)
+                unrated = statements.unrated(*filters, ranking=ranking, genre_first=genre_first)
                 missing = {"row_limit": limit - len(rows)}
                 rows += connection.execute(unrated, filters | missing)
         return [MovieRead(*row) for row in rows]
+
+    def genres(self) -> Genres:
+        """Return the genres and how many movies have each, the most frequent first."""
+        with reading(self._session) as connection:
+            rows = connection.execute(statements.GENRES).all()
+        return [GenreRead(*row) for row in rows]
 
     def list_ratings(
         self,
@@ -171,32 +217,48 @@ class MovieRepository:
                 yield f"{orphans} rating(s) of movies that do not exist"
             for movie_id, title in connection.execute(statements.WRONG_AGGREGATES):
                 yield f"movie {movie_id} ({title}): the rating aggregates differ from its ratings"
-            for movie_id, *texts in connection.execute(statements.MOVIE_TEXTS):
-                yield from _problems_of_texts(movie_id, *texts)
+            yield from _problems_of_movies(connection)
 
-    def create(self, *, title: str, year: int, genre: str = DEFAULT_GENRE) -> MovieRead:
-        """Store a movie and return it.
+    def create(
+        self,
+        *,
+        title: str,
+        year: int,
+        genre: str = DEFAULT_GENRE,
+        genres: Sequence[str] | None = None,
+        imdb_id: str | None = None,
+        tmdb_id: int | None = None,
+    ) -> MovieRead:
+        """Store a movie and return it. Several ``genres`` take the place of ``genre``.
 
         Raises:
             DuplicateTitle: another movie has this title.
+            DuplicateExternalId: another movie has this IMDb or TMDB id.
         """
-        values = _normalized(title=title, year=year, genre=genre)
-        with writing(self._session) as connection, _unique_title(title):
+        values = _columns(title=title, year=year, imdb_id=imdb_id, tmdb_id=tmdb_id)
+        genres = normalize_genres([genre] if genres is None else genres)
+        values |= _genre_columns(genres)
+        with writing(self._session) as connection, _unique(values):
             movie = MovieRead(*connection.execute(statements.INSERT_MOVIE, values).one())
+            _insert_genres(connection, movie.id, genres)
             self._log("movie.created", movie_id=movie.id)
         return movie
 
     def create_missing(self, movies: Iterable[NewMovie]) -> int:
-        """Store the movies whose titles are new, and return how many those are."""
+        """Store the movies whose title and ids no other movie has, and return how many."""
         created = 0
         with writing(self._session) as connection:
             insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert
-            for movie in movies:
-                values = _normalized(**movie._asdict())
-                statement = insert(statements.MOVIE).values(values)
-                ignore = statement.on_conflict_do_nothing(index_elements=["title"])
-                row = connection.execute(ignore.returning(statements.MOVIE.c.id)).one_or_none()
-                created += row is not None
+            ignore = insert(statements.MOVIE).on_conflict_do_nothing()
+            for title, year, genre, given, imdb_id, tmdb_id in movies:
+                genres = normalize_genres(given or [genre])
+                values = _columns(title=title, year=year, imdb_id=imdb_id, tmdb_id=tmdb_id)
+                values |= _genre_columns(genres)
+                statement = ignore.values(values).returning(statements.MOVIE.c.id)
+                movie_id = connection.execute(statement).scalar_one_or_none()
+                if movie_id is not None:
+                    _insert_genres(connection, movie_id, genres)
+                    created += 1
             if created:
                 self._log("movies.created", count=created)
         return created
@@ -208,6 +270,9 @@ class MovieRepository:
         title: str | MISSING = MISSING,
         year: int | MISSING = MISSING,
         genre: str | MISSING = MISSING,
+        genres: Sequence[str] | MISSING = MISSING,
+        imdb_id: str | MISSING | None = MISSING,
+        tmdb_id: int | MISSING | None = MISSING,
         precondition: Precondition | None = None,
     ) -> MovieRead:
         """Change the given fields of a movie and return it.
@@ -216,16 +281,27 @@ class MovieRepository:
             movie_id: which movie.
             title: its new title.
             year: its new year.
-            genre: its new genre.
+            genre: its new first genre; the others stay.
+            genres: all of its new genres, which take the place of ``genre``.
+            imdb_id: its new IMDb id, None to remove it.
+            tmdb_id: its new TMDB id, None to remove it.
             precondition: called with the stored movie before it changes; raises to prevent that.
 
         Raises:
             MovieNotFound: no movie has this id.
             DuplicateTitle: another movie has this title.
+            DuplicateExternalId: another movie has this IMDb or TMDB id.
         """
-        values = _normalized(title=title, year=year, genre=genre)
-        with writing(self._session) as connection, _unique_title(title):
+        values = _columns(title=title, year=year, imdb_id=imdb_id, tmdb_id=tmdb_id)
+        with writing(self._session) as connection, _unique(values):
             movie = self._lock(connection, movie_id, precondition)
+            if genres is MISSING and genre is not MISSING:
+                genres = [genre, *movie.genres[1:]]
+            if genres is not MISSING:
+                genres = normalize_genres(genres)
+                values |= _genre_columns(genres)
+                connection.execute(statements.DELETE_GENRES, {"this_movie": movie_id})
+                _insert_genres(connection, movie_id, genres)
             if values:
                 update = statements.UPDATE_MOVIE.values(values)
                 movie = MovieRead(*connection.execute(update, {"this_movie": movie_id}).one())
@@ -246,6 +322,7 @@ class MovieRepository:
             self._lock(connection, movie_id, precondition)
             # By hand, since SQLite cascades only where foreign keys are switched on.
             connection.execute(statements.DELETE_RATINGS, {"this_movie": movie_id})
+            connection.execute(statements.DELETE_GENRES, {"this_movie": movie_id})
             connection.execute(statements.DELETE_MOVIE, {"this_movie": movie_id})
             self._log("movie.deleted", movie_id=movie_id)
 
@@ -331,13 +408,17 @@ def movie_filters(
     q: str | None = None,
     year_min: int | None = None,
     year_max: int | None = None,
+    imdb_id: str | None = None,
+    tmdb_id: int | None = None,
 ) -> dict[str, Any]:
     """Return the parameters of a statement that selects movies, by the names of its filters."""
     return _given(
         of_genre=None if genre is None else normalize_genre(genre),
-        pattern=None if q is None else f"%{_escape_like(search_key(normalize_text(q)))}%",
+        of_imdb_id=None if imdb_id is None else normalize_imdb_id(imdb_id),
+        of_tmdb_id=tmdb_id,
         year_min=year_min,
         year_max=year_max,
+        **statements.word_filters(search_words(normalize_text(q or ""))),
     )
 
 
@@ -346,8 +427,11 @@ def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -
     return _given(of_movie=movie_id, by_user=user_id)
 
 
-def _normalized(
-    title: str | MISSING, year: int | MISSING, genre: str | MISSING
+def _columns(
+    title: str | MISSING,
+    year: int | MISSING,
+    imdb_id: str | MISSING | None,
+    tmdb_id: int | MISSING | None,
 ) -> dict[str, object]:
     """Return the columns of a movie that are given, as they are stored."""
     values: dict[str, object] = {}
@@ -356,24 +440,58 @@ def _normalized(
         values["search_title"] = search_key(normalize_title(title))
     if year is not MISSING:
         values["year"] = year
-    if genre is not MISSING:
-        values["genre"] = normalize_genre(genre)
+    if imdb_id is not MISSING:
+        values["imdb_id"] = None if imdb_id is None else normalize_imdb_id(imdb_id)
+    if tmdb_id is not MISSING:
+        values["tmdb_id"] = tmdb_id
     return values
 
 
-def _problems_of_texts(movie_id: int, title: str, search_title: str, genre: str) -> Iterator[str]:
-    if search_title != search_key(title):
-        yield f"movie {movie_id} ({title}): a search looks for another title"
-    for name, stored, normalize in (
-        ("title", title, normalize_title),
-        ("genre", genre, normalize_genre),
+def _genre_columns(genres: Sequence[str]) -> dict[str, object]:
+    first, *others = genres
+    return {"genre": first, "other_genres": "".join(GENRE_SEPARATOR + other for other in others)}
+
+
+def _insert_genres(connection: Connection, movie_id: int, genres: Sequence[str]) -> None:
+    rows = [{"movie_id": movie_id, "genre": genre} for genre in genres]
+    connection.execute(statements.INSERT_GENRES, rows)
+
+
+def _is_scarce(connection: Connection, genre: str, wanted: int) -> bool:
+    limit = isqrt(wanted * statements.TYPICAL_SIZE) + 1
+    parameters = {"of_genre": genre, "row_limit": limit}
+    count = connection.execute(statements.COUNT_GENRE_UP_TO, parameters).scalar_one()
+    return statements.is_scarce(count, wanted)
+
+
+def _problems_of_movies(connection: Connection) -> Iterator[str]:
+    looked_up: dict[int, set[str]] = {}
+    for movie_id, genre in connection.execute(statements.EVERY_GENRE):
+        looked_up.setdefault(movie_id, set()).add(genre)
+    for movie_id, title, search_title, imdb_id, genres in connection.execute(
+        statements.MOVIE_TEXTS
     ):
-        try:
-            is_normal = normalize(stored) == stored
-        except ValueError:
-            is_normal = False
-        if not is_normal:
-            yield f"movie {movie_id} ({title}): the {name} is not in its normal form"
+        movie = f"movie {movie_id} ({title})"
+        if search_title != search_key(title):
+            yield f"{movie}: a search looks for another title"
+        if looked_up.pop(movie_id, set()) != {*genres}:
+            yield f"{movie}: the genres in movie_genre are not its own"
+        for name, stored, normalize in (
+            ("title", title, normalize_title),
+            ("genres", genres, normalize_genres),
+            ("imdb_id", imdb_id, normalize_imdb_id),
+        ):
+            if stored is not None and not _is_normal(stored, normalize):
+                yield f"{movie}: the {name} is not in its normal form"
+    if looked_up:
+        yield f"genres of {len(looked_up)} movie(s) that do not exist"
+
+
+def _is_normal(stored: T, normalize: Callable[[T], T]) -> bool:
+    try:
+        return normalize(stored) == stored
+    except ValueError:
+        return False
 
 
 def _require_movies(connection: Connection, ratings: Sequence[NewRating]) -> None:
@@ -444,16 +562,22 @@ def _given(**filters: object) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if value is not None}
 
 
-def _escape_like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
 @contextmanager
-def _unique_title(title: object) -> Iterator[None]:
-    """Turn a violation of the title's own constraint into DuplicateTitle."""
+def _unique(values: Mapping[str, object]) -> Iterator[None]:
+    """Turn a violation of a movie's own constraints into the error that says so.
+
+    Raises:
+        DuplicateTitle: another movie has this title.
+        DuplicateExternalId: another movie has this IMDb or TMDB id.
+    """
     try:
         yield
     except IntegrityError as error:
-        if violated_constraint(error) != "uq_movie_title":
-            raise
-        raise DuplicateTitle(title) from error
+        field = (violated_constraint(error) or "").removeprefix("uq_movie_")
+        if field == "title":
+            raise DuplicateTitle(values[field]) from error
+        if field in EXTERNAL_IDS:
+            raise DuplicateExternalId(
+                f"A movie with this {field} already exists: {values[field]}"
+            ) from error
+        raise

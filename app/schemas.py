@@ -2,27 +2,34 @@
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     MISSING,
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from app.models import (
     DEFAULT_GENRE,
     GENRE_MAX_LENGTH,
+    GENRES_MAX,
+    IMDB_ID_MAX_LENGTH,
+    IMDB_ID_MIN_LENGTH,
     TITLE_MAX_LENGTH,
     normalize_genre,
+    normalize_genres,
+    normalize_imdb_id,
     normalize_text,
     normalize_title,
 )
-from app.read_models import Count, Id, Ranking, Score, Sort, Year
+from app.read_models import Count, Id, Ranking, Score, Sort, UserId, Year
 
 MAX_DIGITS = 20
 
@@ -45,11 +52,22 @@ def _read_digits(value: object) -> object:
 
 Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), _text(normalize_title)]
 Genre = Annotated[str, Field(min_length=1, max_length=GENRE_MAX_LENGTH), _text(normalize_genre)]
+FirstGenre = Annotated[Genre | MISSING, Field(description="The first of the genres.")]
+_Genres = Annotated[
+    list[Genre], Field(min_length=1, max_length=GENRES_MAX), AfterValidator(normalize_genres)
+]
+Genres = Annotated[_Genres | MISSING, Field(description="All of them; `genre` may be left out.")]
+ImdbId = Annotated[
+    str,
+    Field(min_length=IMDB_ID_MIN_LENGTH, max_length=IMDB_ID_MAX_LENGTH, examples=["tt0133093"]),
+    _text(normalize_imdb_id),
+]
 SearchText = Annotated[str, Field(max_length=TITLE_MAX_LENGTH), _text(normalize_text)]
 # In a path or a query a number comes as text.
 _digits = BeforeValidator(_read_digits)
 UrlInt = Annotated[int, _digits]
 UrlId = Annotated[Id, _digits]
+UrlUserId = Annotated[UserId, _digits]
 UrlYear = Annotated[Year, _digits]
 UrlCount = Annotated[Count, _digits]
 
@@ -60,24 +78,65 @@ class Payload(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class MovieCreate(Payload):
-    """A movie as a client sends it whole. Unknown fields are ignored."""
+class _MoviePayload(Payload):
+    """What a new movie and a changed one have in common."""
+
+    @field_validator("genres", check_fields=False)
+    @classmethod
+    def _begins_with_genre(cls, genres: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("genre", genres[0]) not in (genres[0], MISSING):
+            raise ValueError("must begin with genre, or leave genre out")
+        return genres
+
+
+class MovieCreate(_MoviePayload):
+    """A movie as a client sends it whole. Unknown fields are ignored.
+
+    Without a genre it is Unknown.
+    """
 
     title: Title
     year: Year
-    genre: Genre = DEFAULT_GENRE
+    genre: FirstGenre = MISSING
+    genres: Genres = MISSING
+    imdb_id: ImdbId | None = None
+    tmdb_id: Id | None = None
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"title": "Arrival", "year": 2016, "genre": "Sci-Fi"}]}
+        json_schema_extra={
+            "examples": [
+                {"title": "Arrival", "year": 2016, "genre": "Sci-Fi"},
+                {
+                    "title": "Heat",
+                    "year": 1995,
+                    "genres": ["Crime", "Thriller"],
+                    "imdb_id": "tt0113277",
+                    "tmdb_id": 949,
+                },
+            ]
+        }
     )
 
+    @model_validator(mode="after")
+    def _has_genres(self) -> Self:
+        if self.genres is MISSING:
+            self.genres = [DEFAULT_GENRE if self.genre is MISSING else self.genre]
+        return self
 
-class MovieUpdate(Payload):
-    """The fields of a movie to change. A field that is left out stays; null is rejected."""
+
+class MovieUpdate(_MoviePayload):
+    """The fields of a movie to change. A field that is left out stays.
+
+    null removes an external id and is rejected elsewhere. `genre` alone changes the first genre and
+    keeps the others.
+    """
 
     title: Title | MISSING = MISSING
     year: Year | MISSING = MISSING
-    genre: Genre | MISSING = MISSING
+    genre: FirstGenre = MISSING
+    genres: Genres = MISSING
+    imdb_id: ImdbId | MISSING | None = MISSING
+    tmdb_id: Id | MISSING | None = MISSING
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"genre": "Drama"}]})
 
@@ -86,7 +145,7 @@ class RatingCreate(Payload):
     """A user's score for a movie."""
 
     movie_id: Id
-    user_id: Id | None = Field(
+    user_id: UserId | None = Field(
         default=None, description="Left out or null: anonymous, and each such rating counts."
     )
     score: Score
@@ -108,10 +167,15 @@ class MovieFilters(BaseModel):
 
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     q: SearchText | None = Field(
-        default=None, description="Part of the title, in any case.", examples=["matrix"]
+        default=None,
+        description="Words or parts of words that the title has, in any order. Case, accents and "
+        "punctuation do not matter.",
+        examples=["the matrix"],
     )
     year_min: UrlYear | None = Field(default=None, examples=[1990])
     year_max: UrlYear | None = Field(default=None, examples=[2010])
+    imdb_id: ImdbId | None = None
+    tmdb_id: UrlId | None = Field(default=None, examples=[603])
 
 
 class MovieQuery(MovieFilters, PageQuery):
@@ -136,7 +200,7 @@ class RatingFilters(BaseModel):
     """Which ratings to answer."""
 
     movie_id: UrlId | None = Field(default=None, examples=[1])
-    user_id: UrlId | None = Field(default=None, examples=[42])
+    user_id: UrlUserId | None = Field(default=None, examples=[42])
 
 
 class RatingQuery(RatingFilters, PageQuery):

@@ -21,11 +21,11 @@ from app.schema_check import schema_differences
 from app.transactions import reading
 
 STARTER_MOVIES = (
-    NewMovie("Inception", 2010, "Sci-Fi"),
-    NewMovie("The Matrix", 1999, "Sci-Fi"),
-    NewMovie("The Godfather", 1972, "Crime"),
-    NewMovie("Spirited Away", 2001, "Animation"),
-    NewMovie("Black Panther", 2018, "Action"),
+    NewMovie("Inception", 2010, "Sci-Fi", imdb_id="tt1375666", tmdb_id=27205),
+    NewMovie("The Matrix", 1999, "Sci-Fi", imdb_id="tt0133093", tmdb_id=603),
+    NewMovie("The Godfather", 1972, "Crime", imdb_id="tt0068646", tmdb_id=238),
+    NewMovie("Spirited Away", 2001, "Animation", imdb_id="tt0245429", tmdb_id=129),
+    NewMovie("Black Panther", 2018, "Action", imdb_id="tt1825683", tmdb_id=284054),
 )
 
 

@@ -4,18 +4,23 @@ They select columns of tables, which costs less than half of loading entities; t
 shows the textbook form. Parameters never share a column's name, as SQLAlchemy requires.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
+    Dialect,
     Float,
     Integer,
     Select,
+    String,
+    TypeDecorator,
     UnaryExpression,
     and_,
     any_,
@@ -26,11 +31,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlmodel import SQLModel
 
-from app.models import Movie, Rating
+from app.models import GENRE_SEPARATOR, Movie, MovieGenre, Rating
 from app.read_models import MovieRead, RatingRead
 
 T = TypeVar("T")
@@ -38,16 +44,39 @@ T = TypeVar("T")
 # The Bayesian average's prior: each movie starts with this many ratings of the scale's middle.
 PRIOR_COUNT = 10
 PRIOR_MEAN = 3.0
+# Of a catalogue, to choose where a query begins. Within a factor of ten it hardly matters.
+TYPICAL_SIZE = 100_000
 
 MOVIE = SQLModel.metadata.tables[str(Movie.__tablename__)]
 RATING = SQLModel.metadata.tables[str(Rating.__tablename__)]
 
-MOVIE_COLUMNS = MOVIE.c[tuple(field.name for field in fields(MovieRead))]
+MOVIE_GENRE = SQLModel.metadata.tables[str(MovieGenre.__tablename__)]
+
+
+class GenreList(TypeDecorator[list[str]]):
+    """Genres joined by their separator, read as a list."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, _dialect: Dialect) -> list[str] | None:
+        """Split the text."""
+        return None if value is None else value.split(GENRE_SEPARATOR)
+
+
+_genres = type_coerce(MOVIE.c.genre + MOVIE.c.other_genres, GenreList()).label("genres")
+MOVIE_COLUMNS = tuple(
+    _genres if field.name == "genres" else MOVIE.c[field.name] for field in fields(MovieRead)
+)
 RATING_COLUMNS = RATING.c[tuple(field.name for field in fields(RatingRead))]
 
+_movies_of_genre = select(MOVIE_GENRE.c.movie_id).where(
+    MOVIE_GENRE.c.genre == bindparam("of_genre")
+)
 _FILTERS: dict[str, ColumnElement[bool]] = {
-    "of_genre": MOVIE.c.genre == bindparam("of_genre"),
-    "pattern": MOVIE.c.search_title.like(bindparam("pattern"), escape="\\"),
+    "of_genre": _movies_of_genre.where(MOVIE_GENRE.c.movie_id == MOVIE.c.id).exists(),
+    "of_imdb_id": MOVIE.c.imdb_id == bindparam("of_imdb_id"),
+    "of_tmdb_id": MOVIE.c.tmdb_id == bindparam("of_tmdb_id"),
     "year_min": MOVIE.c.year >= bindparam("year_min"),
     "year_max": MOVIE.c.year <= bindparam("year_max"),
     "min_ratings": MOVIE.c.rating_count >= bindparam("min_ratings"),
@@ -68,6 +97,7 @@ _SORTS: dict[str, tuple[tuple[Column[Any], bool], ...]] = {
         (MOVIE.c.title, True),
     ),
 }
+_WORD = "word_"
 _RANKINGS = {"mean": MOVIE.c.average_rating, "weighted": MOVIE.c.weighted_rating}
 
 
@@ -109,26 +139,59 @@ def _order(sort: str, *, backwards: bool) -> Iterator[UnaryExpression[Any]]:
         yield order
 
 
-def conditions(filters: Iterable[str]) -> list[ColumnElement[bool]]:
-    """Return the condition of each filter, which is named like its parameter."""
-    return [_FILTERS[name] for name in filters]
+def word_filters(words: Iterable[str]) -> dict[str, str]:
+    """Return a filter for each word that a title's search key has to contain."""
+    escaped = (re.sub(r"([\\%_])", r"\\\1", word) for word in words)
+    return {f"{_WORD}{place}": f"%{word}%" for place, word in enumerate(escaped)}
+
+
+def conditions(
+    filters: Iterable[str], *, genre_first: bool = False
+) -> Iterator[ColumnElement[bool]]:
+    """Yield a condition for each filter; each is the name of its parameter too.
+
+    SQLite begins with the genre's movies if ``genre_first``, and otherwise looks at each movie in
+    the order of the sort or ranking. PostgreSQL decides for itself.
+    """
+    for name in filters:
+        if name.startswith(_WORD):
+            yield MOVIE.c.search_title.like(bindparam(name), escape="\\")
+        elif name == "of_genre" and genre_first:
+            yield MOVIE.c.id.in_(_movies_of_genre)
+        else:
+            yield _FILTERS[name]
 
 
 def _paged(statement: Select[Any]) -> Select[Any]:
     return statement.limit(bindparam("row_limit")).offset(bindparam("row_offset"))
 
 
-@cache
-def page_of_movies(*filters: str, sort: str, backwards: bool) -> Select[Any]:
+# Bounded, for there is one for each number of words in a search.
+@lru_cache(maxsize=1000)
+def page_of_movies(
+    *filters: str, sort: str, backwards: bool, genre_first: bool = False
+) -> Select[Any]:
     """Select the movies that match the filters, in a sort's order or its reverse."""
+    matching = conditions(filters, genre_first=genre_first)
     order = _order(sort, backwards=backwards)
-    return _paged(select(*MOVIE_COLUMNS).where(*conditions(filters)).order_by(*order))
+    return _paged(select(*MOVIE_COLUMNS).where(*matching).order_by(*order))
 
 
-@cache
+def is_scarce(matches: int, wanted: int) -> bool:
+    """Tell whether sorting so many matches is cheaper than finding the wanted rows in order.
+
+    Of N movies, the walk looks at N * wanted / matches.
+    """
+    return matches**2 <= wanted * TYPICAL_SIZE
+
+
+@lru_cache(maxsize=1000)
 def count_movies(*filters: str) -> Select[int]:
     """Count the movies that match the filters."""
-    return select(func.count()).select_from(MOVIE).where(*conditions(filters))
+    if filters == ("of_genre",):
+        return select(func.count()).select_from(_movies_of_genre.subquery())
+    matching = conditions(filters, genre_first=True)
+    return select(func.count()).select_from(MOVIE).where(*matching)
 
 
 @cache
@@ -147,25 +210,25 @@ def count_ratings(*filters: str) -> Select[int]:
 
 
 @cache
-def top_rated(*filters: str, ranking: str) -> Select[Any]:
+def top_rated(*filters: str, ranking: str, genre_first: bool = False) -> Select[Any]:
     """Select the rated movies that match the filters, best first."""
     score = _RANKINGS[ranking]
     return (
         select(*MOVIE_COLUMNS)
-        .where(score.is_not(None), *conditions(filters))
+        .where(score.is_not(None), *conditions(filters, genre_first=genre_first))
         .order_by(score.desc(), MOVIE.c.rating_count.desc(), MOVIE.c.title)
         .limit(bindparam("row_limit"))
     )
 
 
 @cache
-def unrated(*filters: str, ranking: str) -> Select[Any]:
+def unrated(*filters: str, ranking: str, genre_first: bool = False) -> Select[Any]:
     """Select the unrated movies that match the filters, by title."""
     return (
         select(*MOVIE_COLUMNS)
         # With both conditions the ranking's index yields the titles in order.
         .where(_RANKINGS[ranking].is_(None), MOVIE.c.rating_count == 0)
-        .where(*conditions(filters))
+        .where(*conditions(filters, genre_first=genre_first))
         .order_by(MOVIE.c.title)
         .limit(bindparam("row_limit"))
     )
@@ -189,10 +252,20 @@ _this_movie = MOVIE.c.id == bindparam("this_movie")
 _its_ratings = RATING.c.movie_id == bindparam("this_movie")
 _its_rating_by_user = (_its_ratings, RATING.c.user_id == bindparam("by_user"))
 
+COUNT_GENRE_UP_TO = select(func.count()).select_from(
+    _movies_of_genre.limit(bindparam("row_limit")).subquery()
+)
+GENRES = (
+    select(MOVIE_GENRE.c.genre, func.count().label("movie_count"))
+    .group_by(MOVIE_GENRE.c.genre)
+    .order_by(func.count().desc(), MOVIE_GENRE.c.genre)
+)
 MOVIE_BY_ID = select(*MOVIE_COLUMNS).where(_this_movie)
 INSERT_MOVIE = insert(MOVIE).returning(*MOVIE_COLUMNS)
 UPDATE_MOVIE = update(MOVIE).where(_this_movie).returning(*MOVIE_COLUMNS)
 DELETE_MOVIE = delete(MOVIE).where(_this_movie)
+INSERT_GENRES = insert(MOVIE_GENRE)
+DELETE_GENRES = delete(MOVIE_GENRE).where(MOVIE_GENRE.c.movie_id == bindparam("this_movie"))
 # Locks the row on PostgreSQL, where ratings may still refer to it. SQLite ignores FOR UPDATE:
 # its write lock covers the whole database.
 LOCK_MOVIE = MOVIE_BY_ID.with_for_update(key_share=True)
@@ -221,7 +294,7 @@ _pairs = func.json_each(bindparam("pairs")).table_valued("value")
 _id_array = bindparam("movie_ids", type_=ARRAY(Integer))
 _given = (
     func.unnest(
-        bindparam("of_movies", type_=ARRAY(Integer)), bindparam("by_users", type_=ARRAY(Integer))
+        bindparam("of_movies", type_=ARRAY(Integer)), bindparam("by_users", type_=ARRAY(BigInteger))
     )
     .table_valued("movie_id", "user_id")
     .render_derived()
@@ -259,9 +332,10 @@ REPLACE_RATINGS = (
     .values(score=bindparam("new_score"), created_at=bindparam("new_created_at"))
 )
 
-MOVIE_TEXTS = select(*MOVIE.c["id", "title", "search_title", "genre"]).execution_options(
-    yield_per=1000
-)
+MOVIE_TEXTS: Select[Any] = select(
+    *MOVIE.c["id", "title", "search_title", "imdb_id"], _genres
+).order_by(MOVIE.c.id)
+EVERY_GENRE = select(MOVIE_GENRE.c.movie_id, MOVIE_GENRE.c.genre).order_by(MOVIE_GENRE.c.movie_id)
 COUNT_ORPHANS = select(func.count()).where(
     RATING.c.movie_id.not_in(select(MOVIE.c.id)),
 )

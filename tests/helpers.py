@@ -12,7 +12,8 @@ from sqlmodel import Session
 from app.models import Movie, Rating
 from app.read_models import MovieRead
 from app.repository import MovieRepository
-from app.statements import MOVIE, RATING
+from app.search import search_key
+from app.statements import MOVIE, MOVIE_GENRE, RATING
 
 THREADS = 4
 
@@ -55,6 +56,7 @@ def empty(engine: Engine) -> None:
     with engine.begin() as connection:
         # Eight times as fast as TRUNCATE, which makes a new file for each table and index.
         connection.execute(delete(RATING))
+        connection.execute(delete(MOVIE_GENRE))
         connection.execute(delete(MOVIE))
         connection.execute(text("ALTER SEQUENCE movie_id_seq RESTART"))
         connection.execute(text("ALTER SEQUENCE rating_id_seq RESTART"))
@@ -83,9 +85,10 @@ def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
     return dict.fromkeys(MOVIE.c.keys()) | {
         "id": movie_id,
         "title": sample.title,
-        "search_title": sample.title.casefold(),
+        "search_title": search_key(sample.title),
         "year": sample.year,
         "genre": sample.genre,
+        "other_genres": "",
         "rating_count": count,
         "rating_sum": total,
         "average_rating": total / count if count else None,
@@ -96,7 +99,7 @@ def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
 
 def movie_read(movie_id: int, sample: Sample) -> MovieRead:
     """Return a movie as the repository does."""
-    row = movie_row(movie_id, sample)
+    row = movie_row(movie_id, sample) | {"genres": [sample.genre]}
     return MovieRead(**{field.name: row[field.name] for field in fields(MovieRead)})
 
 

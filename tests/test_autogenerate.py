@@ -51,7 +51,7 @@ def change_what_sqlite_alters(movie: Table) -> None:
     movie.append_column(Column("added_flag", Boolean, nullable=False, server_default=false()))
     movie.append_column(Column("added_number", Integer, nullable=False, server_default=text("90")))
     movie.append_column(text_column(100, name="added_sorted", server_default="it's unknown"))
-    drop_index(movie, "ix_movie_genre_average_rating_ranking")
+    drop_index(movie, "ix_movie_average_rating_ranking")
     drop_index(movie, "ix_movie_year_id")
     Index("ix_movie_year_id", movie.c.year.desc(), movie.c.id)
     Index("ix_movie_any_case", func.lower(movie.c.title))
@@ -98,10 +98,10 @@ def drop_index(movie: Table, name: str) -> None:
 def recreated(*operations: str) -> list[str]:
     """Return what a batch takes, which does not keep the direction of the rankings' indexes."""
     return [
-        *["op.drop_index"] * 4,
+        *["op.drop_index"] * 2,
         "op.batch_alter_table",
         *operations,
-        *["op.create_index"] * 4,
+        *["op.create_index"] * 2,
     ]
 
 

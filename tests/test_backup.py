@@ -24,6 +24,7 @@ FILL = """
     INSERT INTO movie (id, title, search_title, year, rating_count, rating_sum,
                        average_rating, weighted_rating)
     VALUES (1, 'Heat', 'heat', 1995, 30000, 120000, 4.0, 120030.0 / 30010);
+    INSERT INTO movie_genre VALUES (1, 'Unknown');
     WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 30000)
     INSERT INTO rating (movie_id, score, created_at) SELECT 1, 4, '2020-01-01 00:00:00' FROM count;
 """

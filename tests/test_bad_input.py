@@ -75,14 +75,28 @@ NOT_TEXTS = (
     "{}",
     500 * "[" + 500 * "]",
 )
-MOVIE = {"title": '"Ronin"', "year": "1998", "genre": '"Action"'}
+# The first integer that is too large for a user's id.
+NOT_A_USER = "9007199254740992"
+NOT_USERS = (*(n for n in NOT_INTEGERS if n not in {"2147483648", "1099511627776"}), NOT_A_USER)
+NOT_IMDB_IDS = ('"0114709"', '"tt"', '"tt0000000"', '"tt01147x9"', '"tt12345678901"', '"nm0000001"')
+MOVIE = {
+    "title": '"Ronin"',
+    "year": "1998",
+    "genre": '"Action"',
+    "genres": '["Action", "Crime"]',
+    "imdb_id": '"tt0122690"',
+    "tmdb_id": "8195",
+}
 RATING = {"movie_id": "1", "user_id": "7", "score": "5"}
 BAD_FIELDS = {
     "title": NOT_TEXTS,
     "genre": (*NOT_TEXTS, '"' + 101 * "x" + '"', '"Action|Drama"'),
     "year": (*NOT_INTEGERS, "null", "1899", "2101"),
     "movie_id": (*NOT_INTEGERS, "null"),
-    "user_id": NOT_INTEGERS,
+    "user_id": NOT_USERS,
+    "genres": ("null", '"Action"', "[]", "{}", str([*map(str, range(21))]).replace("'", '"')),
+    "imdb_id": (*(text for text in NOT_TEXTS if text != "null"), *NOT_IMDB_IDS),
+    "tmdb_id": NOT_INTEGERS,
     "score": (*NOT_INTEGERS, "null", "6"),
 }
 WRITES_WITH_A_BODY = [
@@ -170,6 +184,10 @@ BAD_IDS = (
     "'1'",
     "%F0%9F%98%80",
 )
+BAD = {
+    "movie_id": BAD_IDS,
+    "user_id": (*(bad for bad in BAD_IDS if bad != "2147483648"), NOT_A_USER),
+}
 BAD_NUMBERS_IN_A_QUERY = (*BAD_IDS[2:], "+1", "1%2B")
 
 
@@ -359,7 +377,7 @@ def test_encoding_of_a_body_that_nobody_reads_does_not_matter(
 
 def test_every_way_to_say_json_is_understood(client: TestClient) -> None:
     for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"):
-        body = body_of({**MOVIE, "title": f'"{kind}"'})
+        body = body_of({"title": f'"{kind}"', "year": "1998"})
         response = client.post("/movies", content=body, headers={"Content-Type": kind})
         assert response.status_code == 201
 
@@ -392,14 +410,14 @@ def test_bad_id_in_the_path_is_a_422_that_names_the_parameter(
 
     refusals = {
         (method, path, bad): refusal(client.request(method, path.format(bad), json=body))
-        for (method, path), (_, body) in routes.items()
-        for bad in BAD_IDS
+        for (method, path), (parameter, body) in routes.items()
+        for bad in BAD[parameter]
     }
 
     assert refusals == {
         (method, path, bad): (422, [["path", parameter]])
         for (method, path), (parameter, _) in routes.items()
-        for bad in BAD_IDS
+        for bad in BAD[parameter]
     }
     assert everything(engine) == before
 
@@ -419,6 +437,8 @@ BAD_QUERIES = {
         **bad_queries("year_min", "year_max", values=(*NOT_A_LIMIT, "1899", "2101")),
         **bad_queries("q", values=(*NOT_SEARCHED, 301 * "x")),
         **bad_queries("genre", values=NOT_A_GENRE),
+        **bad_queries("imdb_id", values=("0133093", "tt", "tt0", "nm1", "tt12345678901", "tt%00")),
+        **bad_queries("tmdb_id", values=NOT_A_LIMIT),
         **bad_queries(
             "sort",
             values=("-", "--id", "%2Bid", "ID", "name", "search_title", "id,title", "id%00"),
@@ -435,7 +455,10 @@ BAD_QUERIES = {
         **bad_queries(
             "offset", "after", values=[bad for bad in BAD_NUMBERS_IN_A_QUERY if bad != "-0"]
         ),
-        **bad_queries("movie_id", "user_id", values=NOT_A_LIMIT),
+        **bad_queries("movie_id", values=NOT_A_LIMIT),
+        **bad_queries(
+            "user_id", values=(*(bad for bad in NOT_A_LIMIT if bad != "2147483648"), NOT_A_USER)
+        ),
     },
 }
 

@@ -41,7 +41,7 @@ BANS = {
     r"app\.models": r"pydantic|app\.schemas",
     r"app\.schemas": rf"{HTTP}|{DATABASE}",
     r"app\.errors": rf"{HTTP}|{DATABASE}|app",
-    r"migrations\.versions\..*": "app|sqlmodel",
+    r"migrations\.versions\..*": r"app(?!\.search\b)|sqlmodel",
 }
 # Only these modules do this, and on purpose.
 RESERVED = {

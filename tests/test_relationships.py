@@ -18,10 +18,11 @@ STATEMENTS = {
     "GET /movies": {"SELECT": 2},
     "GET /movies/1": {"SELECT": 1},
     "GET /movies/top?limit=1": {"SELECT": 1},
+    "GET /genres": {"SELECT": 1},
     "GET /ratings": {"SELECT": 2},
-    "POST /movies": {"INSERT": 1},
+    "POST /movies": {"INSERT": 2},
     "PATCH /movies/1": {"SELECT": 1, "UPDATE": 1},
-    "DELETE /movies/1": {"SELECT": 1, "DELETE": 2},
+    "DELETE /movies/1": {"SELECT": 1, "DELETE": 3},
 }
 
 

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Select
 from sqlalchemy.orm import Session
 
 from app.logs import log_event
-from app.models import normalize_genre, normalize_title, search_key
+from app.models import normalize_genre, normalize_title
 from app.movielens import statements
 from app.movielens.files import MovieRow, RatingRow
 from app.repository import movie_filters, rating_filters
+from app.search import search_key
+from app.statements import DELETE_GENRES, INSERT_GENRES
 from app.transactions import after_commit, reading, writing
 
 T = TypeVar("T")
@@ -99,6 +101,8 @@ class CatalogueRepository:
         q: str | None = None,
         year_min: int | None = None,
         year_max: int | None = None,
+        imdb_id: str | None = None,
+        tmdb_id: int | None = None,
     ) -> Iterator[MovieRow]:
         """Stream the movies that pass every filter by id, for a reader who may be slow.
 
@@ -106,7 +110,14 @@ class CatalogueRepository:
         and no snapshot, so it keeps no writer waiting and a reader that vanishes leaves nothing
         behind. What is changed meanwhile may be seen or not.
         """
-        filters = movie_filters(genre=genre, q=q, year_min=year_min, year_max=year_max)
+        filters = movie_filters(
+            genre=genre,
+            q=q,
+            year_min=year_min,
+            year_max=year_max,
+            imdb_id=imdb_id,
+            tmdb_id=tmdb_id,
+        )
         return self._pages(statements.page_of_movie_rows(*filters), filters, MovieRow)
 
     def ratings_by_page(
@@ -171,6 +182,19 @@ def _merge_movies(
         if new:
             rows = connection.execute(statements.INSERT_MOVIES, new)
             stored |= {row.title: row for row in rows}
+        ids_of_genres = [
+            *(row["this_movie"] for row in changed),
+            *(stored[row["title"]].id for row in new),
+        ]
+        for movie_id in ids_of_genres:
+            connection.execute(DELETE_GENRES, {"this_movie": movie_id})
+        genres = [
+            {"movie_id": row.id, "genre": first[title].genre}
+            for title, row in stored.items()
+            if row.id in ids_of_genres
+        ]
+        if genres:
+            connection.execute(INSERT_GENRES, genres)
         ids |= {movie.id: stored[movie.title].id for movie in batch}
         done |= {row.id for row in stored.values()}
         counts.movies_new += len(new)

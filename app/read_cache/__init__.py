@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from app.read_cache.middleware import ReadCacheMiddleware
-from app.routes import movies, ratings
+from app.routes import genres, movies, ratings
 
 
 def install(app: FastAPI) -> None:
@@ -12,5 +12,5 @@ def install(app: FastAPI) -> None:
     if app.state.settings.read_cache and url.get_backend_name() == "sqlite":
         app.add_middleware(
             ReadCacheMiddleware,
-            prefixes=(movies.router.prefix, ratings.router.prefix),
+            prefixes=(movies.router.prefix, genres.router.prefix, ratings.router.prefix),
         )

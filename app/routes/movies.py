@@ -5,19 +5,19 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
 from app.dependencies import IfMatchDep, RepositoryDep
-from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
-from app.errors import DuplicateTitle, MovieNotFound, PreconditionFailed, RatingNotFound
+from app.error_handlers import BODY_ERRORS, DUPLICATES, READ_ERRORS, WRITE_ERRORS, error_responses
+from app.errors import MovieNotFound, PreconditionFailed, RatingNotFound
 from app.read_models import MovieRead, RatingRead
 from app.routes.pagination import page_headers
 from app.routes.route_class import ServiceRoute
-from app.schemas import MovieCreate, MovieQuery, MovieUpdate, TopQuery, UrlId
+from app.schemas import MovieCreate, MovieQuery, MovieUpdate, TopQuery, UrlId, UrlUserId
 
 CHANGE_ERRORS = (MovieNotFound, PreconditionFailed)
 
 router = APIRouter(prefix="/movies", tags=["movies"], route_class=ServiceRoute)
 
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
-UserId = Annotated[UrlId, Path(description="The user's id.", examples=[42])]
+UserId = Annotated[UrlUserId, Path(description="The user's id.", examples=[42])]
 
 
 @router.get("", summary="List movies", responses=error_responses(*READ_ERRORS))
@@ -37,7 +37,7 @@ def list_movies(
     "",
     summary="Add a movie",
     status_code=status.HTTP_201_CREATED,
-    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, DuplicateTitle),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *DUPLICATES),
 )
 def create_movie(
     movie: MovieCreate, repository: RepositoryDep, request: Request, response: Response
@@ -70,7 +70,7 @@ def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
 @router.put(
     "/{movie_id}",
     summary="Replace a movie",
-    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, DuplicateTitle),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, *DUPLICATES),
 )
 def replace_movie(
     movie_id: MovieId, movie: MovieCreate, precondition: IfMatchDep, repository: RepositoryDep
@@ -82,7 +82,7 @@ def replace_movie(
 @router.patch(
     "/{movie_id}",
     summary="Change a movie",
-    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, DuplicateTitle),
+    responses=error_responses(*WRITE_ERRORS, *BODY_ERRORS, *CHANGE_ERRORS, *DUPLICATES),
 )
 def change_movie(
     movie_id: MovieId, changes: MovieUpdate, precondition: IfMatchDep, repository: RepositoryDep

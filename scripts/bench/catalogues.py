@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, insert, make_url, select
 
 from app import statements
 from app.migrate import migrate_to_head
-from app.models import search_key
+from app.search import search_key
 
 SEED = 20_000
 GENRES = ("Action", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Horror", "Sci-Fi")

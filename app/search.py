@@ -1,0 +1,90 @@
+"""How searches compare titles: the way people type them, not the way catalogues print them."""
+
+import re
+from unicodedata import category, combining, normalize
+
+# Catalogues print them last: "Matrix, The", "Avventura, L'", "Chien andalou, Un".
+ARTICLES = (
+    "a", "an", "the",  # English
+    "l'", "la", "le", "les", "un", "une",  # French
+    "das", "dem", "den", "der", "des", "die", "ein", "eine",  # German
+    "gli", "i", "il", "lo", "un'", "una", "uno",  # Italian
+    "el", "las", "los",  # Spanish
+    "as", "o", "os", "um", "uma",  # Portuguese
+    "de", "een", "het", "'t",  # Dutch
+    "det", "en", "et", "ett",  # Danish, Norwegian, Swedish
+    "az", "egy",  # Hungarian
+)  # fmt: skip
+SEARCH_KEY_MAX_LENGTH = 900
+
+_APOSTROPHES = dict.fromkeys("`´ʹʻʼʽ‘’‛′＇ꞌ", "'")
+_DASHES = dict.fromkeys("‐‑‒–—―−﹘﹣－", "-")
+# Letters that people type without their stroke, hook or ligature, and that Unicode does not
+# decompose.
+_PLAIN_LETTERS = {
+    "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "ł": "l", "ŋ": "n",
+    "þ": "th", "ŧ": "t",
+}  # fmt: skip
+_SAME = str.maketrans(_APOSTROPHES | _DASHES | _PLAIN_LETTERS)
+# Marks that are part of a letter, not an accent: nukta, the voicing of kana, virama.
+_LETTERS_OWN_MARKS = {0, 7, 8, 9}
+_ARTICLE_LAST = re.compile(rf"(.+),\s*({'|'.join(map(re.escape, ARTICLES))})\s*")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_LETTERS_MARKS_AND_NUMBERS = "LMN"
+
+
+def search_key(title: str) -> str:
+    """Return what searches look for their words in.
+
+    That is the title folded, its articles in front and its words separated by single spaces; then
+    the words that punctuation joins in one piece, and what stands alone without a letter or digit.
+    ``Spider-Man, The (2002)`` becomes ``the spider man 2002 spiderman``.
+    """
+    parts = re.split("[()]", _fold(title))
+    tokens = " ".join(map(_article_first, parts)).replace("'", "").split()
+    groups = [(token, _words(token)) for token in tokens]
+    words = [word for _, group in groups for word in group]
+    joined = ["".join(group) for _, group in groups if len(group) > 1]
+    signs = [token.replace("&", "and") for token, group in groups if not group]
+    return " ".join(words + joined + signs)[:SEARCH_KEY_MAX_LENGTH]
+
+
+def search_words(text: str) -> list[str]:
+    """Return the words of a search text, each of which a matching key contains; longest first.
+
+    Words that punctuation joins stay together. What is part of another word is left out, and so is
+    punctuation, unless there is nothing else.
+    """
+    tokens = _fold(text).replace("'", "").split()
+    words = {" ".join(_words(token)) for token in tokens} - {""} or {*tokens}
+    # Longest first: the most selective condition is checked first.
+    ordered = sorted(words, key=lambda word: (-len(word), word))
+    return [
+        word
+        for place, word in enumerate(ordered)
+        if not any(word in longer for longer in ordered[:place])
+    ]
+
+
+def _fold(text: str) -> str:
+    """Return text without case, accents and compatibility forms, and with plain apostrophes."""
+    if text.isascii():
+        return text.casefold().translate(_SAME)
+    decomposed = normalize("NFKD", text.translate(_SAME).casefold())
+    bare = "".join(c for c in decomposed if combining(c) in _LETTERS_OWN_MARKS)
+    return normalize("NFC", bare).casefold().translate(_SAME)
+
+
+def _words(token: str) -> list[str]:
+    if token.isascii():
+        return _ASCII_WORD.findall(token)
+    letters = (c if category(c)[0] in _LETTERS_MARKS_AND_NUMBERS else " " for c in token)
+    return "".join(letters).split()
+
+
+def _article_first(part: str) -> str:
+    match = _ARTICLE_LAST.fullmatch(part)
+    if match is None:
+        return part
+    rest, article = match.groups()
+    return article + ("" if article.endswith("'") else " ") + rest.lstrip()
