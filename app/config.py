@@ -74,6 +74,13 @@ class Settings(BaseSettings):
             "* alone is every origin."
         ),
     )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description=(
+            "Host names to answer to, separated by commas, beside those always allowed: IP "
+            "addresses, names without a dot, *.localhost, *.local and *.internal."
+        ),
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least severe log line that is written."
     )
@@ -107,17 +114,22 @@ class Settings(BaseSettings):
         description="A longer body is answered 413.",
     )
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split_on_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return [origin.strip() for origin in value.split(",") if origin.strip()]
+            return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _as_browsers_send_them(cls, value: list[str]) -> list[str]:
         return [normalize_origin(origin) for origin in value]
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_alone(cls, value: list[str]) -> list[str]:
+        return [_normalize_host(host.lower()).removesuffix(".") for host in value]
 
     @field_validator("api_key")
     @classmethod

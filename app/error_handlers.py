@@ -5,10 +5,12 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import quote
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
+from fastapi.responses import RedirectResponse
+from fastapi.routing import RouteContext, iter_route_contexts
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -188,6 +190,16 @@ async def _answer_pool_timeout(request: Request, _: PoolTimeoutError) -> Respons
     return await _answer_service_error(request, errors.DatabaseBusy())
 
 
+async def _answer_unknown_path(request: Request, error: HTTPException) -> Response:
+    """Redirect from a path that ends in a slash too many, by a relative address."""
+    scope = request.scope
+    path, query = scope["path"].rstrip("/"), scope["query_string"].decode("latin-1")
+    is_own = "app_root_path" not in scope  # a mounted application's paths are its own
+    if path != scope["path"] and is_own and _routes_of_path(request, path):
+        return RedirectResponse(quote(path) + (query and f"?{query}"))
+    return _json(ErrorResponse(404, None), error.detail)
+
+
 async def _answer_wrong_method(request: Request, error: HTTPException) -> Response:
     """Answer OPTIONS, which no route declares, and reject what the path has no route for."""
     headers = {"Allow": ", ".join(_methods_of_path(request, error))}
@@ -202,12 +214,7 @@ def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
         # A mounted application has answered, and names the methods of its path itself.
         methods = set((error.headers or {}).get("Allow", "").split(", "))
     else:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        routes = [
-            route
-            for route in iter_route_contexts(request.app.routes)
-            if route.path_regex.match(path)
-        ]
+        routes = _routes_of_path(request, scope["path"])
         # Of the first alone: "/movies/top" is not one of "/movies/{movie_id}".
         methods = {
             method
@@ -219,6 +226,13 @@ def _methods_of_path(request: Request, error: HTTPException) -> list[str]:
         methods.add("HEAD")
     methods.add("OPTIONS")
     return [method for method in METHODS if method in methods]
+
+
+def _routes_of_path(request: Request, path: str) -> list[RouteContext]:
+    path = path.removeprefix(request.scope.get("root_path", ""))
+    return [
+        route for route in iter_route_contexts(request.app.routes) if route.path_regex.match(path)
+    ]
 
 
 async def _answer_unforeseen_error(request: Request, _: Exception) -> Response:
@@ -250,6 +264,7 @@ EXCEPTION_HANDLERS: dict[
         if issubclass(kind, errors.MovieServiceError)
     },
     RequestValidationError: _answer_validation_error,
+    404: _answer_unknown_path,
     405: _answer_wrong_method,
     DBAPIError: _answer_database_error,
     PoolTimeoutError: _answer_pool_timeout,

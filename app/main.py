@@ -20,6 +20,7 @@ from app.http_limits import limit_connections
 from app.kept_connections import kept_connections
 from app.logs import configure_logging
 from app.middleware.access_log import AccessLogMiddleware
+from app.middleware.allowed_hosts import AllowedHostsMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import CorsMiddleware
 from app.middleware.head import HeadMiddleware
@@ -73,6 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_tags=[*TAGS],
         version=version("movie-service"),
         redoc_url=None,
+        # Its address would repeat the request's Host. See error_handlers.py.
+        redirect_slashes=False,
         # Traces and logs are the service's own; FastAPI's would be looked for in every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,
@@ -98,8 +101,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(CorsMiddleware, settings=settings)
     for capability in CAPABILITIES:
         import_module(capability).install(app)
+    app.add_middleware(AllowedHostsMiddleware, allowed=settings.allowed_hosts)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(AccessLogMiddleware)
+    app.add_middleware(AccessLogMiddleware, api_key=settings.api_key)
     app.add_middleware(TraceIdMiddleware)
 
     for router in (movies.router, genres.router, ratings.router, health.router):

@@ -16,6 +16,7 @@ from app.models import INTEGER_MAX
 DESCRIPTION = f"""\
 An error is `{{"detail": ...}}`: a sentence, or a list that names each invalid value.
 Every response carries `{TRACE_HEADER}`, which is also in the service's logs.
+A request to a host name that the service does not answer to is a 400.
 A read answers an `ETag`: send it back as `If-None-Match` to get 304 while nothing has changed.
 """
 # The server is the one that the document comes from. FastAPI puts a root path in front.

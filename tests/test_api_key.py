@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from app.config import Settings, load_settings
 from app.main import create_app
 from tests.helpers import everything
+from tests.logs import events
 from tests.operations import (
     DOCUMENT,
     OPERATIONS,
@@ -148,6 +149,32 @@ def test_the_key_is_never_logged(sqlite_url: str, capsys: pytest.CaptureFixture[
     assert statuses == [201, 409, 401]
     assert "movie.created" in log
     assert KEY not in log
+
+
+@pytest.mark.parametrize(
+    ("query", "logged"),
+    [
+        (f"api_key={KEY}", "***"),
+        (f"q=x&{KEY}", "***"),
+        (f"q=%54{KEY[1:]}", "***"),
+        ("X-API-Key=another&q=x", "X-API-Key=***&q=x"),
+        ("token=a&Password=b", "token=***&Password=***"),
+        ("apikey", "apikey=***"),
+        ("q=key&genre=drama", "q=key&genre=drama"),
+    ],
+)
+def test_a_key_in_a_query_is_not_logged(
+    settings: Settings, capsys: pytest.CaptureFixture[str], query: str, logged: str
+) -> None:
+    with TestClient(create_app(settings)) as client:
+        client.get(f"/health?{query}")
+
+    [request] = [
+        event
+        for event in events(capsys.readouterr().err, "text")
+        if event["event"] == "http.request"
+    ]
+    assert request["query"] == logged
 
 
 def test_the_settings_show_no_key(settings: Settings) -> None:

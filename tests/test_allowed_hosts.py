@@ -1,0 +1,222 @@
+"""Which host names are answered, so that no page can reach the service under a name of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.config import STARTUP_FAILURE, Settings, load_settings
+from app.main import create_app
+from tests.helpers import HEAT, store
+from tests.logs import events
+from tests.server import Server, serving
+
+REFUSED = {"detail": "The service does not answer to this host name"}
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """The engine makes no difference here, and SQLite's has the read cache."""
+    return sqlite_url
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings that name two hosts."""
+    return Settings(
+        database_url=database_url,
+        auto_setup=False,
+        allowed_hosts="Movies.example, bücher.example",  # type: ignore[arg-type] # as it is written
+    )
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[Server]:
+    """The application on a socket, for what no client would send."""
+    with serving(app) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost:8000",
+        "movies",
+        "127.0.0.1",
+        "127.0.0.1:8000",
+        "192.168.1.7:8000",
+        "[::1]:8000",
+        "[fe80::1]",
+        "movies.localhost",
+        "laptop.local:8000",
+        "movies.internal.",
+        "movies.example",
+        "MOVIES.example.:443",
+        "xn--bcher-kva.example",
+    ],
+)
+def test_a_host_that_is_allowed_is_answered(client: TestClient, host: str) -> None:
+    assert client.get("/health", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "movies.example.evil.example",
+        "evilmovies.example",
+        "www.movies.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1.nip.io",
+        "localhost.evil.example",
+        "evil.example/localhost",
+        "evil.example@localhost",
+        "localhost evil.example",
+        "[evil.example]",
+        "[::1].evil.example",
+        "127.0.0",
+        "",
+        ":8000",
+    ],
+)
+def test_any_other_host_is_400_and_logged_with_the_setting(
+    settings: Settings, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    headers = {b"Host": host.encode(), b"X-Trace-Id": b"mine"}
+
+    with TestClient(create_app(settings)) as client:
+        response = client.get("/movies", headers=headers)
+
+    assert (response.status_code, response.json()) == (400, REFUSED)
+    assert response.headers["X-Trace-Id"] == "mine"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    rejected, request = events(capsys.readouterr().err, "text")
+    assert rejected == {
+        "level": "WARNING",
+        "event": "host.rejected",
+        "host": host,
+        "reason": "it is not in MOVIE_ALLOWED_HOSTS",
+        "trace_id": "mine",
+    }
+    assert (request["event"], request["status"]) == ("http.request", "400")
+
+
+def test_a_page_under_another_name_reads_and_writes_nothing(
+    client: TestClient, app: FastAPI
+) -> None:
+    store(app.state.engine, HEAT)
+    as_others = client.get("/movies/1").json()  # from memory from now on
+    calls = [
+        ("GET", "/movies/1", None),
+        ("HEAD", "/movies/1", None),
+        ("OPTIONS", "/movies", None),
+        ("POST", "/movies", {"title": "Ronin", "year": 1998}),
+        ("PATCH", "/movies/1", {"year": 1996}),
+        ("DELETE", "/movies/1", None),
+        ("POST", "/ratings", {"movie_id": 1, "score": 1}),
+        ("GET", "/docs", None),
+    ]
+
+    statuses = [
+        client.request(method, path, json=body, headers={"Host": "evil.example"}).status_code
+        for method, path, body in calls
+    ]
+
+    assert statuses == [400] * len(calls)
+    assert client.get("/movies").json() == [as_others]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /movies HTTP/1.1\r\n", 400),
+        (b"GET /movies HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        (b"GET /movies HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n", 400),
+        (b"GET /movies HTTP/1.0\r\n", 200),
+    ],
+    ids=["none", "twice", "two in 1.0", "none in 1.0"],
+)
+def test_a_request_has_one_host(server: Server, head: bytes, status: int) -> None:
+    with server.connect() as connection, connection.makefile("rb") as answer:
+        connection.sendall(head + b"Connection: close\r\n\r\n")
+        start, _, body = answer.read().partition(b"\r\n\r\n")
+
+    assert start.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nx-trace-id: " in start
+    assert body == (
+        b"[]" if status == 200 else b'{"detail":"The request must have one Host header"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "https://movies.example",
+        "movies.example:8000",
+        "movies.example/api",
+        "*",
+        "*.example",
+        "a b",
+    ],
+)
+def test_what_is_no_host_name_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hosts: str
+) -> None:
+    monkeypatch.setenv("MOVIE_ALLOWED_HOSTS", f"movies.example,{hosts}")
+
+    with pytest.raises(SystemExit) as stopped:
+        load_settings()
+
+    assert stopped.value.code == STARTUP_FAILURE
+    assert capsys.readouterr().err.startswith(
+        f"MOVIE_ALLOWED_HOSTS cannot match the host {hosts!r}. "
+    )
+
+
+@pytest.mark.parametrize("root_path", ["", "/api"])
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/movies/", "/movies"),
+        ("/movies/?limit=1&q=%C3%A9", "/movies?limit=1&q=%C3%A9"),
+        ("/movies/top//", "/movies/top"),
+        ("/movies/a%3Fb%0D%0A/", "/movies/a%3Fb%0D%0A"),
+        ("/docs/", "/docs"),
+    ],
+)
+def test_a_redirect_is_relative_so_that_it_repeats_no_host(
+    app: FastAPI, root_path: str, path: str, location: str
+) -> None:
+    with TestClient(app, root_path=root_path, follow_redirects=False) as client:
+        response = client.get(root_path + path, headers={"Host": "127.0.0.1:1"})
+
+    assert (response.status_code, response.headers["Location"]) == (307, root_path + location)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nowhere/", "//evil.example/", "//evil.example/movies/", "/", "/static-offline-docs/movies/"],
+)
+def test_nothing_redirects_to_a_path_that_is_not_there(app: FastAPI, path: str) -> None:
+    with TestClient(app, follow_redirects=False) as client:
+        response = client.get(f"http://localhost{path}")
+
+    assert response.status_code == 404
+
+
+def test_a_write_is_redirected_with_its_method_and_body(client: TestClient) -> None:
+    response = client.post("/movies/", json={"title": "Heat", "year": 1995})
+
+    assert response.status_code == 201
+
+
+def test_without_the_setting_names_of_the_public_dns_are_refused(sqlite_url: str) -> None:
+    with TestClient(create_app(Settings(database_url=sqlite_url))) as client:
+        statuses = [
+            client.get("/health", headers={"Host": host}).status_code
+            for host in ("localhost", "movies.example")
+        ]
+
+    assert statuses == [200, 400]
