@@ -19,7 +19,6 @@ from app.models import Rating
 from app.movielens.files import MovieLensFolder, MovieRow, RatingRow, write_folder, year_of
 from app.movielens.repository import BATCH_SIZE, CatalogueRepository, MergeCounts
 from app.repository import MovieRepository
-from app.startup import STARTER_MOVIES
 from app.transactions import reading
 from scripts import db
 from tests.databases import new_database
@@ -41,7 +40,7 @@ userId,movieId,rating,timestamp
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-OWN_FILES = ("movies.csv", "ratings.csv", "anonymous_ratings.csv")
+OWN_FILES = ("movies.csv", "links.csv", "ratings.csv", "anonymous_ratings.csv")
 # How many ratings a statement takes in tests of what lies between two of them.
 FEW = 10
 
@@ -102,6 +101,11 @@ def summary(finished: Finished) -> dict[str, tuple[int, int]]:
         name.strip(): (int(movies), int(ratings))
         for name, movies, ratings in (row for row in rows if len(row) == 3)
     }
+
+
+def remarks(finished: Finished) -> list[str]:
+    """Return the lines below an import's table."""
+    return finished.output.partition("┘\n")[2].splitlines()
 
 
 def rating_rows(engine: Engine) -> list[dict[str, Any]]:
@@ -167,12 +171,12 @@ def test_the_year_is_the_one_that_the_title_ends_in(title: str, year: int | None
     assert year_of(title) == year
 
 
-def test_a_title_is_tidied_and_the_first_genre_is_title_cased(tmp_path: Path) -> None:
+def test_titles_are_tidied_and_genres_are_title_cased(tmp_path: Path) -> None:
     movies, _ = read(write(tmp_path))
 
     assert movies == [
-        MovieRow(1, "Toy Story (1995)", 1995, "Adventure"),
-        MovieRow(6, "Heat (1995)", 1995, "Action"),
+        MovieRow(1, "Toy Story (1995)", 1995, "Adventure|Animation|Children"),
+        MovieRow(6, "Heat (1995)", 1995, "Action|Crime"),
         MovieRow(900, 'Cats, "The Musical" (1998)', 1998, "Unknown"),
     ]
 
@@ -292,11 +296,58 @@ def test_the_other_files_of_a_data_set_are_ignored(tmp_path: Path) -> None:
     assert read(folder) == expected
 
 
-@pytest.mark.parametrize("genres", ["", " ", "(no genres listed)", " (no genres listed) "])
-def test_no_genre_is_unknown(tmp_path: Path, genres: str) -> None:
+@pytest.mark.parametrize(
+    ("genres", "read_as"),
+    [
+        *[
+            (text, "Unknown")
+            for text in ("", " ", "|", "(no genres listed)", " (no genres listed) ")
+        ],
+        ("film-noir|IMAX", "Film-Noir|Imax"),
+        (" Drama || War| drama|(no genres listed)", "Drama|War"),
+    ],
+)
+def test_every_genre_is_read_once_and_none_is_unknown(
+    tmp_path: Path, genres: str, read_as: str
+) -> None:
     movies, _ = read(write(tmp_path, f"movieId,title,genres\n1,Heat (1995),{genres}\n", R))
 
-    assert movies == [MovieRow(1, "Heat (1995)", 1995, "Unknown")]
+    assert movies == [MovieRow(1, "Heat (1995)", 1995, read_as)]
+
+
+def test_external_ids_are_read_from_links(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "links.csv").write_text(
+        "movieId,imdbId,tmdbId\n1,0114709,862\n6, tt0113277 ,\n900,10872600,949.0\n7,1,1\n"
+    )
+
+    movies, _ = read(folder)
+
+    assert [(movie.id, movie.imdb_id, movie.tmdb_id) for movie in movies] == [
+        (1, "tt0114709", 862),
+        (6, "tt0113277", None),
+        (900, "tt10872600", 949),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("links", "message"),
+    [
+        ("movieId,imdbId\n", "line 1: expected a header with movieId,imdbId,tmdbId, found "),
+        ("movieId,imdbId,tmdbId\n1,nm0000199,\n", "line 2: "),
+        ("movieId,imdbId,tmdbId\n1,,\n6,,abc\n", "line 3: 'abc': must be a whole number"),
+        ("movieId,imdbId,tmdbId\n1,,0\n", "line 2: '0': Input should be greater than"),
+        ("movieId,imdbId,tmdbId\n1,,\n1,,\n", "line 3: there is another movie 1 above"),
+    ],
+)
+def test_a_broken_link_is_named_by_file_and_line(tmp_path: Path, links: str, message: str) -> None:
+    folder = write(tmp_path)
+    (folder / "links.csv").write_text(links)
+
+    with pytest.raises(UnusableFile) as error:
+        read(folder)
+
+    assert str(error.value).startswith(f"links.csv, {message}")
 
 
 def test_blanks_inside_a_quoted_title_are_the_title_s(tmp_path: Path) -> None:
@@ -509,8 +560,9 @@ def test_an_import_fills_a_new_database(
     assert finished.errors == ""
     assert everything(engine) == (
         [
-            movie_row(1, Sample("Toy Story (1995)", 1995, "Adventure", (4, 4))),
-            movie_row(2, Sample("Heat (1995)", 1995, "Action", (1,))),
+            movie_row(1, Sample("Toy Story (1995)", 1995, "Adventure", (4, 4)))
+            | {"other_genres": "|Animation|Children"},
+            movie_row(2, Sample("Heat (1995)", 1995, "Action", (1,))) | {"other_genres": "|Crime"},
             movie_row(3, Sample('Cats, "The Musical" (1998)', 1998, "Unknown")),
         ],
         [
@@ -638,9 +690,9 @@ def test_movies_of_one_title_and_other_years_stay_apart_by_the_year_in_their_tit
         "left out: no year": (1, 0),
         "read": (9, 4),
     }
-    assert finished.output.splitlines()[-1] == (
-        "4 movies got their year into their title, since a movie of another year has the same."
-    )
+    assert remarks(finished) == [
+        "4 movie(s) with their year added to a title that another year's movie has too"
+    ]
     stored = [(row["title"], row["year"], row["rating_count"]) for row in movie_rows(engine)]
     assert stored == [
         ("Hamlet (1948)", 1948, 2),
@@ -673,6 +725,128 @@ def test_ratings_of_unknown_movies_are_left_out_on_request(
         "read": (3, 7),
     }
     assert scores(engine) == [(1, 1, 4), (2, 1, 1), (1, 2, 4), (1, None, 1)]
+
+
+def test_every_genre_of_a_movie_finds_it_and_those_it_had_before_do_not(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    with Session(engine) as session:
+        MovieRepository(session).create(
+            title="Heat (1995)", year=1995, genres=["Comedy", "Crime", "War"]
+        )
+        MovieRepository(session).create(title="Ronin (1998)", year=1998, genres=["War", "Action"])
+
+    finished = command(database_url, "import-movielens", write(tmp_path / "files"))
+
+    assert summary(finished)["updated"] == (1, 0)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        found = {
+            genre: [movie.title for movie in repository.list(genre=genre, sort="id")]
+            for genre in ("Action", "Children", "Comedy", "Crime", "Unknown", "War")
+        }
+        assert list(repository.problems()) == []
+    assert found == {
+        "Action": ["Heat (1995)", "Ronin (1998)"],
+        "Children": ["Toy Story (1995)"],
+        "Comedy": [],
+        "Crime": ["Heat (1995)"],
+        "Unknown": ['Cats, "The Musical" (1998)'],
+        "War": ["Ronin (1998)"],
+    }
+
+
+def external_ids(engine: Engine) -> list[tuple[str | None, int | None]]:
+    """Return the IMDb and TMDB ids of the movies, by id."""
+    return [(row["imdb_id"], row["tmdb_id"]) for row in movie_rows(engine)]
+
+
+def linked(number: int, imdb: int | None, tmdb: int | None = None) -> MovieRow:
+    """Return one of several movies, with external ids."""
+    imdb_id = None if imdb is None else f"tt{imdb:07}"
+    return MovieRow(number, f"Movie {number} (2000)", 2000, "Drama", imdb_id, tmdb)
+
+
+def test_an_import_gives_movies_the_external_ids_of_links(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command
+) -> None:
+    folder = write(tmp_path / "files")
+    (folder / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0114709,862\n6,0113277,\n")
+
+    finished = command(database_url, "import-movielens", folder)
+
+    assert summary(finished)["new"] == (3, 3)
+    assert remarks(finished) == []
+    assert external_ids(engine) == [("tt0114709", 862), ("tt0113277", None), (None, None)]
+    before = everything(engine)
+    assert summary(command(database_url, "import-movielens", folder))["unchanged"] == (3, 3)
+    assert everything(engine) == before
+
+
+def test_given_external_ids_replace_the_stored_ones_and_others_stay(engine: Engine) -> None:
+    merge(engine, [linked(1, 1, 10), linked(2, 2, 20), linked(3, 3, 30), linked(4, None)], [])
+
+    counts = merge(
+        # The first two swap theirs.
+        engine,
+        [linked(1, 2, 20), linked(2, 1, 10), linked(3, None), linked(4, 4, 40)],
+        [],
+    )
+
+    assert counts == MergeCounts(movies_updated=3, movies_unchanged=1)
+    assert external_ids(engine) == [
+        ("tt0000002", 20),
+        ("tt0000001", 10),
+        ("tt0000003", 30),
+        ("tt0000004", 40),
+    ]
+
+
+def test_an_external_id_that_another_movie_has_is_left_out(engine: Engine) -> None:
+    merge(engine, [linked(1, 1, 10), linked(2, 2)], [])
+    given = [
+        # The first of them is not in the file, and keeps its ids.
+        linked(2, 1, 20),
+        linked(3, 3, 10),
+        linked(4, 3, 40),
+        # The second has lost no id to others.
+        linked(5, 2),
+    ]
+
+    counts = merge(engine, given, [])
+
+    assert counts == MergeCounts(movies_new=3, movies_updated=1, external_ids_left_out=4)
+    expected = [
+        ("tt0000001", 10),
+        ("tt0000002", 20),
+        ("tt0000003", None),
+        (None, 40),
+        (None, None),
+    ]
+    assert external_ids(engine) == expected
+    again = MergeCounts(movies_unchanged=4, external_ids_left_out=4)
+    assert merge(engine, given, []) == again
+    assert external_ids(engine) == expected
+
+
+@pytest.mark.parametrize("gap", [0, BATCH_SIZE], ids=["one batch", "two batches"])
+def test_the_summary_counts_merged_movies_with_different_imdb_ids(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command, gap: int
+) -> None:
+    between = "".join(f"{n},Movie {n} (2000),Drama\n" for n in range(1000, 1000 + gap))
+    movies = f"{M}1,Emma (1996),Drama\n{between}" + "".join(
+        f"{movie_id}, Emma (1996),Comedy\n" for movie_id in (2, 3, 4)
+    )
+    folder = write(tmp_path / "files", movies, R)
+    (folder / "links.csv").write_text(
+        "movieId,imdbId,tmdbId\n1,0116191,3573\n2,0118308,\n3,0116191,3573\n4,,12254\n"
+    )
+
+    finished = command(database_url, "import-movielens", folder)
+
+    assert summary(finished)["merged by title"] == (3, 0)
+    assert remarks(finished) == ["1 movie(s) merged by title although their IMDb ids differ"]
+    assert external_ids(engine)[0] == ("tt0116191", 3573)
 
 
 def test_a_title_that_is_there_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:
@@ -829,9 +1003,10 @@ def test_anonymous_ratings_are_repeated_only_as_often_as_either_side_has_them(
         (MOVIES + "1,Ronin (1998),Action\n", RATINGS, "movies.csv, line 5: "),
         (MOVIES, RATINGS.replace("rating", "stars"), "ratings.csv, line 1: "),
         (MOVIES, RATINGS + "1,7,4.0,0\n", "ratings.csv, line 5: "),
+        (MOVIES, RATINGS + "9007199254740992,6,4.0,1\n", "ratings.csv, line 5: "),
         (MOVIES, RATINGS + "1,6,4.0,soon", "ratings.csv, line 5: "),
     ],
-    ids=["header", "movie", "other header", "unknown movie", "last line"],
+    ids=["header", "movie", "other header", "unknown movie", "user id", "last line"],
 )
 def test_a_broken_file_leaves_the_database_as_it_was(  # noqa: PLR0917 - fixtures
     database_url: str,
@@ -954,8 +1129,17 @@ def test_an_export_is_what_movielens_publishes(
     merge(
         engine,
         [
-            MovieRow(1, 'Cats, "The Musical" (1998)', 1998, "Unknown"),
-            MovieRow(2, "Death Note: Desu nôto (2006\u20132007)", 2006, "Sci-Fi"),
+            MovieRow(1, 'Cats, "The Musical" (1998)', 1998, "Unknown", "tt0173714"),
+            MovieRow(
+                2,
+                "Death Note: Desu nôto (2006\u20132007)",
+                2006,
+                "Sci-Fi|Children's",
+                "tt10872600",
+                13916,
+            ),
+            MovieRow(3, "Heat (1995)", 1995, "Unknown|Crime", None, 949),
+            MovieRow(4, "Ronin (1998)", 1998, "Action"),
         ],
         [
             rated(4, 7, movie_id=2),
@@ -968,13 +1152,16 @@ def test_an_export_is_what_movielens_publishes(
 
     finished = command(database_url, "export", folder)
 
-    assert finished == Finished(0, f"Wrote 2 movies and 4 ratings to {folder}\n", "")
+    assert finished == Finished(0, f"Wrote 4 movies and 4 ratings to {folder}\n", "")
     assert {path.name: path.read_bytes().decode() for path in folder.iterdir()} == {
         "movies.csv": (
             "movieId,title,genres\r\n"
             '1,"Cats, ""The Musical"" (1998)",(no genres listed)\r\n'
-            "2,Death Note: Desu nôto (2006\u20132007),Sci-Fi\r\n"
+            "2,Death Note: Desu nôto (2006\u20132007),Sci-Fi|Children's\r\n"
+            "3,Heat (1995),Unknown|Crime\r\n"
+            "4,Ronin (1998),Action\r\n"
         ),
+        "links.csv": "movieId,imdbId,tmdbId\r\n1,0173714,\r\n2,10872600,13916\r\n3,,949\r\n",
         "ratings.csv": (
             "userId,movieId,rating,timestamp\r\n"
             "7,2,4.0,1769860800\r\n"
@@ -1005,16 +1192,19 @@ def test_titles_without_their_year_get_a_column_for_it(
 def test_export_and_import_give_the_same_catalogue_in_a_new_database(
     database_url: str, engine: Engine, tmp_path: Path, command: Command
 ) -> None:
+    command(database_url, "seed")
     with Session(engine) as session:
         repository = MovieRepository(session)
-        for starter in STARTER_MOVIES:
-            repository.create(title=starter.title, year=starter.year, genre=starter.genre)
-        repository.create(title="Heat (1995)", year=1994, genre="Crime")
-        repository.create(title='=1+1, "東京" x', year=2100, genre="Sci-Fi, Adult")
+        repository.create(
+            title="Heat (1995)", year=1994, genres=["Unknown", "Crime"], imdb_id="tt0113277"
+        )
+        repository.create(
+            title='=1+1, "東京" x', year=2100, genres=["Sci-Fi, Adult", "War"], tmdb_id=2**31 - 1
+        )
         repository.delete(2)
         for movie_id in (1, 3, 6, 6, 6):
             repository.add_rating(movie_id, 5)
-            repository.add_rating(movie_id, 4, user_id=movie_id)
+            repository.add_rating(movie_id, 4, user_id=2**53 - movie_id)
     twins = [RatingRow(1, None, 3, NOON), RatingRow(1, None, 3, NOON)]
     merge(engine, [MovieRow(1, "Inception", 2010, "Sci-Fi")], twins)
     backend = make_url(database_url).get_backend_name()

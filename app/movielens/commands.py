@@ -56,11 +56,13 @@ def import_movielens(
         counts = CatalogueRepository(session).merge(source.movies(advance), source.ratings(advance))
         empty_wal(session.get_bind().engine)
     Console().print(import_summary(source, counts))
-    if source.years_added:
-        typer.echo(
-            f"{source.years_added} movies got their year into their title,"
-            " since a movie of another year has the same."
-        )
+    for count, remark in (
+        (source.years_added, "with their year added to a title that another year's movie has too"),
+        (counts.different_movies_merged, "merged by title although their IMDb ids differ"),
+        (counts.external_ids_left_out, "without an external id that another movie has already"),
+    ):
+        if count:
+            typer.echo(f"{count} movie(s) {remark}")
 
 
 def export(folder: Path) -> None:

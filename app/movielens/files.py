@@ -18,30 +18,42 @@ from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO, TypeGuard, TypeVar
+from typing import Self, TextIO, TypeGuard, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import UnusableFile
-from app.models import DEFAULT_GENRE, SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN, normalize_text
-from app.schemas import Genre, Title, UrlId, UrlInt
+from app.models import (
+    DEFAULT_GENRE,
+    GENRE_SEPARATOR,
+    SCORE_MAX,
+    SCORE_MIN,
+    YEAR_MAX,
+    YEAR_MIN,
+    normalize_genres,
+    normalize_text,
+)
+from app.schemas import Genre, ImdbId, Title, UrlId, UrlInt, UrlUserId
 
 T = TypeVar("T")
 # Called now and then with the number of bytes just read.
 Advance = Callable[[int], object]
 
 MOVIES_FILE = "movies.csv"
+LINKS_FILE = "links.csv"
 RATINGS_FILE = "ratings.csv"
 # Our own extension. Readers of ratings.csv expect a user in every row.
 ANONYMOUS_RATINGS_FILE = "anonymous_ratings.csv"
-FILES = (MOVIES_FILE, RATINGS_FILE, ANONYMOUS_RATINGS_FILE)
+FILES = (MOVIES_FILE, LINKS_FILE, RATINGS_FILE, ANONYMOUS_RATINGS_FILE)
 # Written only if there is something to write into them.
-OPTIONAL_FILES = {ANONYMOUS_RATINGS_FILE}
+OPTIONAL_FILES = {LINKS_FILE, ANONYMOUS_RATINGS_FILE}
 MOVIES_HEADER = ("movieId", "title", "genres")
 # Our own extension, for titles that do not end in their year.
 YEAR_COLUMN = "year"
+LINKS_HEADER = ("movieId", "imdbId", "tmdbId")
 ANONYMOUS_RATINGS_HEADER = ("movieId", "rating", "timestamp")
 RATINGS_HEADER = ("userId", *ANONYMOUS_RATINGS_HEADER)
+IMDB_PREFIX = "tt"
 NO_GENRES = "(no genres listed)"
 
 NO_YEAR = "no year"
@@ -78,17 +90,21 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 _TITLE: TypeAdapter[str] = TypeAdapter(Title)
 _GENRE: TypeAdapter[str] = TypeAdapter(Genre)
 _ID: TypeAdapter[int] = TypeAdapter(UrlId)
+_USER_ID: TypeAdapter[int] = TypeAdapter(UrlUserId)
+_IMDB_ID: TypeAdapter[str] = TypeAdapter(ImdbId)
 _INTEGER: TypeAdapter[int] = TypeAdapter(UrlInt)
 
 
 @dataclass(slots=True)
 class MovieRow:
-    """A movie of a file."""
+    """A movie of a file. Its genres are joined by '|'."""
 
     id: int
     title: str
     year: int
-    genre: str
+    genres: str
+    imdb_id: str | None = None
+    tmdb_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -115,8 +131,8 @@ class MovieLensFolder:
         """Read the headers.
 
         Args:
-            folder: has movies.csv and ratings.csv, and perhaps anonymous_ratings.csv. Other files
-                are ignored.
+            folder: has movies.csv and ratings.csv, and perhaps links.csv and
+                anonymous_ratings.csv. Other files are ignored.
             skip_unknown_movies: leave out the ratings of movies that movies.csv lacks, which are
                 an error otherwise.
 
@@ -125,14 +141,13 @@ class MovieLensFolder:
         """
         self._movies = _CsvFile(folder / MOVIES_FILE, MOVIES_HEADER, YEAR_COLUMN)
         self._ratings = _CsvFile(folder / RATINGS_FILE, RATINGS_HEADER)
+        self._links = _CsvFile.if_exists(folder / LINKS_FILE, LINKS_HEADER)
         anonymous = folder / ANONYMOUS_RATINGS_FILE
-        self._anonymous = (
-            _CsvFile(anonymous, ANONYMOUS_RATINGS_HEADER) if anonymous.exists() else None
-        )
+        self._anonymous = _CsvFile.if_exists(anonymous, ANONYMOUS_RATINGS_HEADER)
         self._skip_unknown_movies = skip_unknown_movies
         # The reason each movie is skipped for, None for those that are imported.
         self._reasons: dict[int, str | None] = {}
-        files = filter(None, (self._movies, self._ratings, self._anonymous))
+        files = filter(None, (self._movies, self._links, self._ratings, self._anonymous))
         self.bytes = sum(file.bytes for file in files)
         self.movies_left_out: Counter[str] = Counter()
         self.ratings_left_out: Counter[str] = Counter()
@@ -146,13 +161,15 @@ class MovieLensFolder:
         Raises:
             UnusableFile: a row is invalid, or repeats an earlier id.
         """
+        ids = self._external_ids(advance)
         ambiguous = self._ambiguous_titles()
-        for movie_id, title, year, genre in self._movie_rows(advance):
+        for movie_id, title, year, genres in self._movie_rows(advance):
             if movie_id in self._reasons:
                 raise self._movies.broken(f"there is another movie {movie_id} above")
             if _is_usable(year):
                 self._reasons[movie_id] = None
-                yield MovieRow(movie_id, self._title(title, year, ambiguous), year, genre)
+                full_title = self._full_title(title, year, ambiguous)
+                yield MovieRow(movie_id, full_title, year, genres, *ids.get(movie_id, (None, None)))
             else:
                 reason = NO_YEAR if year is None else YEAR_OUT_OF_RANGE
                 self._reasons[movie_id] = reason
@@ -169,12 +186,27 @@ class MovieLensFolder:
             rows = self._anonymous.rows(advance)
             yield from self._ratings_of(self._anonymous, (("", *row) for row in rows))
 
+    def _external_ids(self, advance: Advance) -> dict[int, tuple[str | None, int | None]]:
+        """Return the IMDb and the TMDB id of each movie of links.csv."""
+        ids: dict[int, tuple[str | None, int | None]] = {}
+        if self._links is None:
+            return ids
+        for movie, imdb, tmdb in self._links.rows(advance):
+            try:
+                movie_id, own_ids = _id(movie), (_imdb_id(imdb), _tmdb_id(tmdb))
+            except ValueError as error:
+                raise self._links.broken(error) from error
+            if movie_id in ids:
+                raise self._links.broken(f"there is another movie {movie_id} above")
+            ids[movie_id] = own_ids
+        return ids
+
     def _movie_rows(self, advance: Advance) -> Iterator[tuple[int, str, int | None, str]]:
-        """Yield id, title, year and genre of each row of movies.csv."""
+        """Yield id, title, year and genres of each row of movies.csv."""
         for movie, title, genres, *stated_year in self._movies.rows(advance):
             try:
                 name = _TITLE.validate_python(title)
-                row = _id(movie), name, _year("".join(stated_year), name), _genre(genres)
+                row = _id(movie), name, _year("".join(stated_year), name), _genres(genres)
             except ValueError as error:
                 raise self._movies.broken(error) from error
             yield row
@@ -189,7 +221,7 @@ class MovieLensFolder:
                     ambiguous.add(title)
         return ambiguous
 
-    def _title(self, title: str, year: int, ambiguous: set[str]) -> str:
+    def _full_title(self, title: str, year: int, ambiguous: set[str]) -> str:
         if title not in ambiguous or year_of(title) == year:
             return title
         self.years_added += 1
@@ -202,7 +234,7 @@ class MovieLensFolder:
         for user, movie, rating, timestamp in rows:
             try:
                 movie_id = _id(movie)
-                user_id = _id(user) if user and not user.isspace() else None
+                user_id = _user_id(user)
                 score, created_at = _score(rating), _moment(timestamp)
             except ValueError as error:
                 raise file.broken(error) from error
@@ -226,11 +258,11 @@ def write_folder(
 ) -> tuple[int, int]:
     """Write the catalogue's files, all or none, and return the numbers of movies and ratings.
 
-    anonymous_ratings.csv is written only if there is something to write into it.
+    links.csv and anonymous_ratings.csv are written only if there is something to write into them.
 
     Args:
         folder: the target, created if it does not exist.
-        movies: returns a new iterator over the movies. It is called twice, since the header
+        movies: returns a new iterator over the movies. It is called several times: the header
             depends on whether every title ends in its year.
         ratings: the users' ratings of these movies.
         anonymous_ratings: the other ratings of these movies.
@@ -255,6 +287,7 @@ def write_folder(
             with_year = any(year_of(movie.title) != movie.year for movie in movies())
             encoded = (
                 encode_movies(counted(MOVIES_FILE, movies()), with_year=with_year),
+                encode_links(counted(LINKS_FILE, filter(_has_external_id, movies()))),
                 encode_ratings(counted(RATINGS_FILE, ratings)),
                 encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, anonymous_ratings)),
             )
@@ -277,6 +310,15 @@ def encode_movies(movies: Iterable[MovieRow], *, with_year: bool) -> Iterator[st
     """
     header = (*MOVIES_HEADER, YEAR_COLUMN) if with_year else MOVIES_HEADER
     return _encode(header, (_movie_cells(movie)[: len(header)] for movie in movies))
+
+
+def encode_links(movies: Iterable[MovieRow]) -> Iterator[str]:
+    """Yield the text of links.csv in pieces. The movies are read as it is."""
+    rows = (
+        (movie.id, (movie.imdb_id or "").removeprefix(IMDB_PREFIX), movie.tmdb_id)
+        for movie in movies
+    )
+    return _encode(LINKS_HEADER, rows)
 
 
 def encode_ratings(ratings: Iterable[RatingRow]) -> Iterator[str]:
@@ -327,6 +369,11 @@ class _CsvFile:
         self._width = len(names)
         self._known_cells = itemgetter(*map(names.index, self.columns))
 
+    @classmethod
+    def if_exists(cls, path: Path, required: Sequence[str]) -> Self | None:
+        """Return the file, or nothing if there is none."""
+        return cls(path, required) if path.exists() else None
+
     def rows(self, advance: Advance) -> Iterator[tuple[str, ...]]:
         """Yield the cells of the known columns of each row after the header.
 
@@ -376,15 +423,21 @@ class _CsvFile:
     def _prepared(self, line: str) -> str:
         """Return a line for csv to read."""
         # A decoder, which takes many lines at a time, would not know the line of an error.
-        if wrong := _UNDECODED.search(line):
+        if not line.isascii() and (wrong := _UNDECODED.search(line)):
             byte = ord(wrong[0]) - 0xDC00
             raise self.broken(f"expected UTF-8, found the byte 0x{byte:02x}")
-        return _QUOTED_CELL.sub(r"\1\2", line)
+        return _QUOTED_CELL.sub(r"\1\2", line) if '"' in line else line
 
 
 @lru_cache(maxsize=2**17)
 def _id(text: str) -> int:
     return _ID.validate_python(_digits(text))
+
+
+@lru_cache(maxsize=2**17)
+def _user_id(text: str) -> int | None:
+    digits = _digits(text)
+    return _USER_ID.validate_python(digits) if digits else None
 
 
 def _digits(text: str) -> str:
@@ -400,10 +453,21 @@ def _year(stated: str, title: str) -> int | None:
     return _INTEGER.validate_python(_digits(stated)) if stated.strip() else year_of(title)
 
 
-@lru_cache
-def _genre(text: str) -> str:
-    first = text.split("|", 1)[0].strip()
-    return DEFAULT_GENRE if first in {"", NO_GENRES} else _GENRE.validate_python(first)
+@lru_cache(maxsize=2**12)
+def _genres(text: str) -> str:
+    names = [name for name in text.split(GENRE_SEPARATOR) if name.strip() not in {"", NO_GENRES}]
+    genres = normalize_genres(map(_GENRE.validate_python, names or [DEFAULT_GENRE]))
+    return GENRE_SEPARATOR.join(genres)
+
+
+def _imdb_id(text: str) -> str | None:
+    """Return an id, from which MovieLens leaves out the prefix: 0114709."""
+    digits = _digits(text).removeprefix(IMDB_PREFIX)
+    return _IMDB_ID.validate_python(IMDB_PREFIX + digits) if digits else None
+
+
+def _tmdb_id(text: str) -> int | None:
+    return _id(text) if text.strip() else None
 
 
 def _score(text: str) -> int:
@@ -451,8 +515,12 @@ def _encode(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator
 
 
 def _movie_cells(movie: MovieRow) -> Sequence[object]:
-    genres = NO_GENRES if movie.genre == DEFAULT_GENRE else movie.genre
+    genres = NO_GENRES if movie.genres == DEFAULT_GENRE else movie.genres
     return movie.id, movie.title, genres, movie.year
+
+
+def _has_external_id(movie: MovieRow) -> bool:
+    return movie.imdb_id is not None or movie.tmdb_id is not None
 
 
 def _rating_cells(rating: RatingRow) -> Sequence[object]:

@@ -1,17 +1,22 @@
 """CatalogueRepository: imports and exports whole catalogues."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Row, Select
 from sqlalchemy.orm import Session
 
 from app.logs import log_event
-from app.models import normalize_genre, normalize_title
+from app.models import (
+    GENRE_SEPARATOR,
+    normalize_genres,
+    normalize_imdb_id,
+    normalize_title,
+)
 from app.movielens import statements
 from app.movielens.files import MovieRow, RatingRow
 from app.repository import movie_filters, rating_filters
@@ -35,8 +40,12 @@ class MergeCounts:
     movies_new: int = 0
     movies_updated: int = 0
     movies_unchanged: int = 0
-    # Rows with the title of an earlier row.
+    # Rows with the title of an earlier row,
     movies_merged: int = 0
+    # and those of them with another IMDb id than that.
+    different_movies_merged: int = 0
+    # External ids of the files that another movie has.
+    external_ids_left_out: int = 0
     ratings_new: int = 0
     # Replaced an older rating by the same user.
     ratings_replacing: int = 0
@@ -56,8 +65,10 @@ class CatalogueRepository:
     def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
         """Merge movies and ratings into the catalogue, and return what was done with them.
 
-        Titles and genres are normalized, and movies are identified by title. A stored movie keeps
-        its id and takes the given year and genre; of several rows with one title the first wins.
+        Titles, genres and IMDb ids are normalized, and movies are identified by title. A stored
+        movie keeps its id and takes the given year, genres and external ids; ids that are not
+        given stay. Of several rows with one title the first wins. An external id that another
+        movie has is left out, and the movie keeps the one that it had.
         Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
         Anonymous ratings of one movie, score and second are interchangeable: the larger of the two
         counts is kept. Importing the same files again therefore changes nothing.
@@ -154,60 +165,141 @@ def _merge_movies(
 ) -> dict[int, int]:
     """Store movies and return a map from the given ids to the stored ones."""
     ids: dict[int, int] = {}
-    done: set[int] = set()
+    # By stored id: the row that describes each movie, the movie before, and whether it changed.
+    given: dict[int, MovieRow] = {}
+    before: dict[int, Row[Any]] = {}
+    updated: set[int] = set()
     for batch in _batches(map(_normalized, movies)):
         first: dict[str, MovieRow] = {}
         for movie in batch:
             first.setdefault(movie.title, movie)
         rows = connection.execute(statements.MOVIES_BY_TITLE, {"titles": [*first]})
         stored = {row.title: row for row in rows}
-        known = [row for row in stored.values() if row.id not in done]
-        changed = [
-            {"this_movie": row.id, "new_year": movie.year, "new_genre": movie.genre}
-            for row in known
-            if (movie := first[row.title]).year != row.year or movie.genre != row.genre
-        ]
-        new = [
-            {
-                "title": title,
-                "search_title": search_key(title),
-                "year": movie.year,
-                "genre": movie.genre,
-            }
-            for title, movie in first.items()
-            if title not in stored
-        ]
-        if changed:
-            connection.execute(statements.DESCRIBE_MOVIE, changed)
-        if new:
-            rows = connection.execute(statements.INSERT_MOVIES, new)
-            stored |= {row.title: row for row in rows}
-        ids_of_genres = [
-            *(row["this_movie"] for row in changed),
-            *(stored[row["title"]].id for row in new),
-        ]
-        for movie_id in ids_of_genres:
-            connection.execute(DELETE_GENRES, {"this_movie": movie_id})
-        genres = [
-            {"movie_id": row.id, "genre": first[title].genre}
-            for title, row in stored.items()
-            if row.id in ids_of_genres
-        ]
-        if genres:
-            connection.execute(INSERT_GENRES, genres)
-        ids |= {movie.id: stored[movie.title].id for movie in batch}
-        done |= {row.id for row in stored.values()}
+        known = {row.id: row for row in stored.values() if row.id not in given}
+        changed = {
+            row.id: movie
+            for row in known.values()
+            if (movie := first[row.title]).year != row.year or movie.genres != row.genres
+        }
+        new = [movie for title, movie in first.items() if title not in stored]
+        _describe(connection, changed)
+        stored |= _insert(connection, new)
+        for movie in batch:
+            movie_id = ids[movie.id] = stored[movie.title].id
+            standing = given.setdefault(movie_id, movie)
+            if standing is not movie:
+                counts.movies_merged += 1
+                counts.different_movies_merged += _differ(standing.imdb_id, movie.imdb_id)
+        before |= known
+        updated |= changed.keys()
         counts.movies_new += len(new)
-        counts.movies_updated += len(changed)
-        counts.movies_unchanged += len(known) - len(changed)
-        counts.movies_merged += len(batch) - len(known) - len(new)
+    for name in statements.SET_EXTERNAL_ID:
+        updated |= before.keys() & _merge_external_ids(connection, name, given, before, counts)
+    counts.movies_updated = len(updated)
+    counts.movies_unchanged = len(before) - len(updated)
     return ids
+
+
+def _describe(connection: Connection, movies: dict[int, MovieRow]) -> None:
+    """Give stored movies another year and other genres."""
+    if movies:
+        rows = [
+            {"this_movie": movie_id, "new_year": movie.year, **_genre_columns(movie, "new_")}
+            for movie_id, movie in movies.items()
+        ]
+        connection.execute(statements.DESCRIBE_MOVIE, rows)
+        connection.execute(DELETE_GENRES, [{"this_movie": movie_id} for movie_id in movies])
+        _insert_genres(connection, movies)
+
+
+def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row[Any]]:
+    """Store new movies and return their ids and titles by title."""
+    if not movies:
+        return {}
+    values = [
+        {
+            "title": movie.title,
+            "search_title": search_key(movie.title),
+            "year": movie.year,
+            **_genre_columns(movie),
+        }
+        for movie in movies
+    ]
+    stored = {row.title: row for row in connection.execute(statements.INSERT_MOVIES, values)}
+    _insert_genres(connection, {stored[movie.title].id: movie for movie in movies})
+    return stored
+
+
+def _genre_columns(movie: MovieRow, prefix: str = "") -> dict[str, str]:
+    first, separator, others = movie.genres.partition(GENRE_SEPARATOR)
+    return {f"{prefix}genre": first, f"{prefix}other_genres": separator + others}
+
+
+def _insert_genres(connection: Connection, movies: dict[int, MovieRow]) -> None:
+    rows = [
+        {"movie_id": movie_id, "genre": genre}
+        for movie_id, movie in movies.items()
+        for genre in movie.genres.split(GENRE_SEPARATOR)
+    ]
+    connection.execute(INSERT_GENRES, rows)
+
+
+def _merge_external_ids(
+    connection: Connection,
+    name: str,
+    movies: dict[int, MovieRow],
+    before: dict[int, Row[Any]],
+    counts: MergeCounts,
+) -> set[int]:
+    """Give stored movies their ids of another catalogue, and return the movies that changed."""
+    old = {movie_id: getattr(row, name) for movie_id, row in before.items()}
+    wanted = {
+        movie_id: external_id
+        for movie_id, movie in movies.items()
+        if (external_id := getattr(movie, name)) not in {None, old.get(movie_id)}
+    }
+    # Taken away first, so that movies can swap theirs.
+    cleared = [movie_id for movie_id in wanted if old.get(movie_id) is not None]
+    _set_external_ids(connection, name, dict.fromkeys(cleared))
+    taken = set()
+    for external_ids in _batches(wanted.values()):
+        holders = connection.execute(statements.TAKEN_IDS[name], {"external_ids": external_ids})
+        taken |= set(holders.scalars())
+    assigned = {}
+    for movie_id, external_id in wanted.items():
+        counts.external_ids_left_out += external_id in taken
+        kept = old.get(movie_id) if external_id in taken else external_id
+        if kept is not None and kept not in taken:
+            assigned[movie_id] = kept
+            taken.add(kept)
+    _set_external_ids(connection, name, assigned)
+    return {movie_id for movie_id in wanted if assigned.get(movie_id) != old.get(movie_id)}
+
+
+def _set_external_ids(connection: Connection, name: str, ids: dict[int, Any]) -> None:
+    if ids:
+        rows = [{"this_movie": movie_id, "external_id": value} for movie_id, value in ids.items()]
+        connection.execute(statements.SET_EXTERNAL_ID[name], rows)
+
+
+def _differ(imdb_id: str | None, other: str | None) -> bool:
+    return None not in {imdb_id, other} and imdb_id != other
 
 
 def _normalized(movie: MovieRow) -> MovieRow:
     return MovieRow(
-        movie.id, normalize_title(movie.title), movie.year, normalize_genre(movie.genre)
+        movie.id,
+        normalize_title(movie.title),
+        movie.year,
+        _normalized_genres(movie.genres),
+        None if movie.imdb_id is None else normalize_imdb_id(movie.imdb_id),
+        movie.tmdb_id,
     )
+
+
+@lru_cache(maxsize=2**12)
+def _normalized_genres(genres: str) -> str:
+    return GENRE_SEPARATOR.join(normalize_genres(genres.split(GENRE_SEPARATOR)))
 
 
 def _merge_ratings(

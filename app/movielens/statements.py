@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Integer,
     Select,
     String,
@@ -34,7 +35,10 @@ LOCK_CATALOGUE_ON_POSTGRESQL = text("LOCK TABLE movie IN SHARE ROW EXCLUSIVE MOD
 # In KiB: eight times SQLite's default, which the indexes of a million ratings outgrow. The
 # connection keeps it.
 ENLARGE_CACHE = text("PRAGMA cache_size=-16384")
-_MOVIE_ROW = MOVIE.c[tuple(field.name for field in fields(MovieRow))]
+_genres = (MOVIE.c.genre + MOVIE.c.other_genres).label("genres")
+_MOVIE_ROW = [
+    _genres if field.name == "genres" else MOVIE.c[field.name] for field in fields(MovieRow)
+]
 _RATING_ROW = RATING.c[tuple(field.name for field in fields(RatingRow))]
 EVERY_MOVIE = select(*_MOVIE_ROW).order_by(MOVIE.c.id)
 _every_rating = select(*_RATING_ROW).order_by(RATING.c.id)
@@ -55,7 +59,7 @@ def page_of_rating_rows(*filters: str) -> Select[Any]:
     return page.where(RATING.c.user_id.is_not(None), *conditions(filters))
 
 
-def _page(table: Table, row: Iterable[Column[Any]]) -> Select[Any]:
+def _page(table: Table, row: Iterable[ColumnElement[Any]]) -> Select[Any]:
     page = select(table.c.id.label("row_id"), *row).where(table.c.id > bindparam("last_id"))
     return page.order_by(table.c.id).limit(bindparam("row_limit"))
 
@@ -65,8 +69,23 @@ INSERT_MOVIES = insert(MOVIE).returning(MOVIE.c.id, MOVIE.c.title)
 DESCRIBE_MOVIE = (
     update(MOVIE)
     .where(MOVIE.c.id == bindparam("this_movie"))
-    .values(year=bindparam("new_year"), genre=bindparam("new_genre"))
+    .values(
+        year=bindparam("new_year"),
+        genre=bindparam("new_genre"),
+        other_genres=bindparam("new_other_genres"),
+    )
 )
+_EXTERNAL_IDS = ("imdb_id", "tmdb_id")
+TAKEN_IDS = {
+    name: select(MOVIE.c[name]).where(MOVIE.c[name].in_(bindparam("external_ids", expanding=True)))
+    for name in _EXTERNAL_IDS
+}
+SET_EXTERNAL_ID = {
+    name: update(MOVIE)
+    .where(MOVIE.c.id == bindparam("this_movie"))
+    .values({name: bindparam("external_id")})
+    for name in _EXTERNAL_IDS
+}
 LAST_RATING_ID = select(func.coalesce(func.max(RATING.c.id), 0))
 COUNT_LATER_RATINGS = select(func.count()).where(RATING.c.id > bindparam("last_id"))
 

@@ -20,7 +20,7 @@ from app.transactions import reading
 from scripts.bench.load import ANSWER_TIMEOUT, BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")
-TABLES = ("movie", "rating")
+TABLES = ("movie", "movie_genre", "rating")
 # Runs a command from a process that is small itself: a process counts its parent's memory as its
 # own until it has loaded its program.
 PEAK_OF_COMMAND = """
