@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 # Raises if a movie is not as its caller expects. It is given the movie as stored.
 Precondition = Callable[[MovieRead], None]
+# The parameters of a statement by the names of its filters, of those alone that are given.
+Filters = dict[str, Any]
 # Inside the class, `list` is the method.
 Movies = list[MovieRead]
 Genres = list[GenreRead]
@@ -410,7 +412,7 @@ def movie_filters(
     year_max: int | None = None,
     imdb_id: str | None = None,
     tmdb_id: int | None = None,
-) -> dict[str, Any]:
+) -> Filters:
     """Return the parameters of a statement that selects movies, by the names of its filters."""
     return _given(
         of_genre=None if genre is None else normalize_genre(genre),
@@ -422,7 +424,7 @@ def movie_filters(
     )
 
 
-def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -> dict[str, Any]:
+def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -> Filters:
     """Return the parameters of a statement that selects ratings, by the names of its filters."""
     return _given(of_movie=movie_id, by_user=user_id)
 

@@ -23,6 +23,8 @@ from app.repository import MovieRepository
 from tests.helpers import HEAT, RONIN, SAMPLES, Sample, store
 from tests.server import serving
 
+# The last id is the largest that there can be.
+USERS = (7, 8, 2**53 - 1)
 # Rows of a page and of a piece, so that small files have several.
 FEW = 3
 FILES = ["movies.csv", "ratings.csv"]
@@ -33,6 +35,8 @@ MOVIE_QUERIES = [
     "year_min=2001&year_max=2007",
     "genre=Drama&q=%D0%94%D0%9E%D0%9C&year_min=2000",
     "genre=none",
+    "imdb_id=tt0113277",
+    "tmdb_id=949",
 ]
 RATING_QUERIES = ["", "movie_id=2", "user_id=7", "movie_id=3&user_id=7", "movie_id=99"]
 
@@ -48,12 +52,9 @@ def _few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def _catalogue(engine: Engine, repository: MovieRepository) -> None:
     """Movies with anonymous ratings and those of three users."""
     ids = store(engine, *SAMPLES)
+    repository.update(9, imdb_id="tt0113277", tmdb_id=949, genres=["Crime", "Drama"])
     repository.add_ratings(
-        [
-            NewRating(movie_id, 1 + movie_id % 5, user_id)
-            for movie_id in ids
-            for user_id in (7, 8, 2_000_000_000)
-        ]
+        [NewRating(movie_id, 1 + movie_id % 5, user_id) for movie_id in ids for user_id in USERS]
     )
 
 
@@ -272,7 +273,7 @@ def test_ratings_that_stay_are_each_in_the_file_whatever_changes_meanwhile(
     engine: Engine, repository: MovieRepository
 ) -> None:
     with Session(engine) as session:
-        ratings = CatalogueRepository(session).ratings_by_page()
+        ratings = CatalogueRepository(session).ratings_by_page({})
         seen = [next(ratings)]
         repository.remove_rating(1, 8)
         repository.remove_rating(2, 7)
@@ -281,8 +282,8 @@ def test_ratings_that_stay_are_each_in_the_file_whatever_changes_meanwhile(
         seen += ratings
 
     found = [(rating.movie_id, rating.user_id) for rating in seen]
-    stay = {(movie, user) for movie in range(1, 14) for user in (7, 8, 2_000_000_000)}
-    stay -= {(1, 8), (2, 7), *((4, user) for user in (7, 8, 2_000_000_000))}
+    stay = {(movie, user) for movie in range(1, 14) for user in USERS}
+    stay -= {(1, 8), (2, 7), *((4, user) for user in USERS)}
     assert len(found) == len(set(found))
     assert set(found) >= stay
 
@@ -339,7 +340,7 @@ def test_title_that_comes_to_need_the_year_column_half_way_is_an_error(
     store(engine, *(Sample(f"Film {n} (2000)", 2000, "Drama") for n in range(2 * FEW)))
 
     with Session(engine) as session:
-        pieces = movies_csv(CatalogueRepository(session))
+        pieces = movies_csv(CatalogueRepository(session), {})
         assert next(pieces).startswith("movieId,title,genres\r\n")
         repository.create(title=RONIN.title, year=RONIN.year)
 

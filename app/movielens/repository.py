@@ -19,7 +19,7 @@ from app.models import (
 )
 from app.movielens import statements
 from app.movielens.files import MovieRow, RatingRow
-from app.repository import movie_filters, rating_filters
+from app.repository import Filters
 from app.search import search_key
 from app.statements import DELETE_GENRES, INSERT_GENRES
 from app.transactions import after_commit, reading, writing
@@ -105,43 +105,30 @@ class CatalogueRepository:
         """Stream the ratings without a user by id."""
         return self._stream(statements.EVERY_ANONYMOUS_RATING, RatingRow)
 
-    def movies_by_page(
-        self,
-        *,
-        genre: str | None = None,
-        q: str | None = None,
-        year_min: int | None = None,
-        year_max: int | None = None,
-        imdb_id: str | None = None,
-        tmdb_id: int | None = None,
-    ) -> Iterator[MovieRow]:
+    def movies_by_page(self, filters: Filters) -> Iterator[MovieRow]:
         """Stream the movies that pass every filter by id, for a reader who may be slow.
 
         Each page is a transaction of its own. Between two of them the stream holds no connection
         and no snapshot, so it keeps no writer waiting and a reader that vanishes leaves nothing
         behind. What is changed meanwhile may be seen or not.
+
+        Args:
+            filters: what movie_filters() returns.
         """
-        filters = movie_filters(
-            genre=genre,
-            q=q,
-            year_min=year_min,
-            year_max=year_max,
-            imdb_id=imdb_id,
-            tmdb_id=tmdb_id,
-        )
         return self._pages(statements.page_of_movie_rows(*filters), filters, MovieRow)
 
-    def ratings_by_page(
-        self, *, movie_id: int | None = None, user_id: int | None = None
-    ) -> Iterator[RatingRow]:
-        """Stream the users' ratings that pass every filter by id, as movies_by_page() does."""
-        filters = rating_filters(movie_id=movie_id, user_id=user_id)
+    def ratings_by_page(self, filters: Filters) -> Iterator[RatingRow]:
+        """Stream the users' ratings that pass every filter by id, as movies_by_page() does.
+
+        Args:
+            filters: what rating_filters() returns.
+        """
         return self._pages(statements.page_of_rating_rows(*filters), filters, RatingRow)
 
     def _pages(
-        self, statement: Select[Any], filters: dict[str, Any], row_type: Callable[..., T]
+        self, statement: Select[Any], filters: Filters, row_type: Callable[..., T]
     ) -> Iterator[T]:
-        parameters = filters | {"last_id": 0, "row_limit": BATCH_SIZE}
+        parameters = {**filters, "last_id": 0, "row_limit": BATCH_SIZE}
         while True:
             with reading(self._session) as connection:
                 rows = connection.execute(statement, parameters).all()

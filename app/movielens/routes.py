@@ -9,6 +9,7 @@ from app.error_handlers import READ_ERRORS, error_responses
 from app.movielens.files import MOVIES_FILE, RATINGS_FILE
 from app.movielens.repository import CatalogueRepository
 from app.movielens.streams import CsvStream, movies_csv, ratings_csv
+from app.repository import movie_filters, rating_filters
 from app.routes.route_class import ServiceRoute
 from app.schemas import MovieFilters, RatingFilters
 
@@ -53,7 +54,7 @@ async def download_movies(
     Where a title does not end in its year, there is a fourth column, `year`. A connection that
     breaks off before the end has sent a part of the file.
     """
-    movies = movies_csv(CatalogueRepository(session), **query.model_dump())
+    movies = movies_csv(CatalogueRepository(session), movie_filters(**query.model_dump()))
     return await CsvStream.begin(request, MOVIES_FILE, movies)
 
 
@@ -74,5 +75,5 @@ async def download_ratings(
     A rating that is added, changed or withdrawn meanwhile may be in the file or not; every other
     one is. A connection that breaks off before the end has sent a part of the file.
     """
-    ratings = ratings_csv(CatalogueRepository(session), **query.model_dump())
+    ratings = ratings_csv(CatalogueRepository(session), rating_filters(**query.model_dump()))
     return await CsvStream.begin(request, RATINGS_FILE, ratings)

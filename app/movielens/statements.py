@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -46,7 +46,8 @@ EVERY_RATING = _every_rating.where(RATING.c.user_id.is_not(None))
 EVERY_ANONYMOUS_RATING = _every_rating.where(RATING.c.user_id.is_(None))
 
 
-@cache
+# Bounded, for there is one for each number of words in a search.
+@lru_cache(maxsize=1000)
 def page_of_movie_rows(*filters: str) -> Select[Any]:
     """Select id and row of the movies that match the filters, by id after the last one."""
     return _page(MOVIE, _MOVIE_ROW).where(*conditions(filters))

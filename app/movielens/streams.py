@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Self
+from typing import Self
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -13,6 +13,7 @@ from app.compression import LEVEL, accepts_gzip
 from app.middleware.head import IS_HEAD
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
 from app.movielens.repository import CatalogueRepository
+from app.repository import Filters
 
 # zlib's number for the format of gzip.
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
@@ -48,16 +49,16 @@ class CsvStream(StreamingResponse):
         return cls(() if request.scope.get(IS_HEAD) else content, headers=headers)
 
 
-def movies_csv(repository: CatalogueRepository, **filters: Any) -> Iterator[str]:  # noqa: ANN401 - movies_by_page()'s own
+def movies_csv(repository: CatalogueRepository, filters: Filters) -> Iterator[str]:
     """Yield the text of movies.csv in pieces.
 
     Raises:
         RuntimeError: since the header was sent, a title came to need the column ``year``.
     """
-    with_year = any(map(_needs_year, repository.movies_by_page(**filters)))
+    with_year = any(map(_needs_year, repository.movies_by_page(filters)))
 
     def movies() -> Iterator[MovieRow]:
-        for movie in repository.movies_by_page(**filters):
+        for movie in repository.movies_by_page(filters):
             if not with_year and _needs_year(movie):
                 raise RuntimeError(f"movie {movie.id} needs a column that the header lacks")
             yield movie
@@ -65,9 +66,9 @@ def movies_csv(repository: CatalogueRepository, **filters: Any) -> Iterator[str]
     yield from encode_movies(movies(), with_year=with_year)
 
 
-def ratings_csv(repository: CatalogueRepository, **filters: Any) -> Iterator[str]:  # noqa: ANN401 - ratings_by_page()'s own
+def ratings_csv(repository: CatalogueRepository, filters: Filters) -> Iterator[str]:
     """Yield the text of ratings.csv in pieces."""
-    yield from encode_ratings(repository.ratings_by_page(**filters))
+    yield from encode_ratings(repository.ratings_by_page(filters))
 
 
 def _needs_year(movie: MovieRow) -> bool:
