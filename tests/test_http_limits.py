@@ -3,9 +3,11 @@
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from select import select
 
 import pytest
 
+from app import http_limits
 from app.config import Settings
 from app.main import create_app
 from tests.server import Server, ServerProcess, running_server, serving
@@ -161,6 +163,49 @@ def test_a_head_of_60_kb_is_served_and_one_of_80_kb_is_400(server: Server) -> No
     assert served.startswith(b"HTTP/1.1 200 ")
     assert refused.startswith(b"HTTP/1.1 400 ")
     assert refused.endswith(b"\r\n\r\nThe head of the request is too long.")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [b"GET /health HTTP/1.1\r\nHost: x\r\nX-A: "],
+        [SMUGGLED, b"GET /health HTTP/1.1\r\n"],
+        [b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", b"a part"],
+    ],
+    ids=["silent", "half a head", "half a second head", "a body that no route reads"],
+)
+def test_a_connection_that_sends_no_whole_request_is_closed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, parts: list[bytes]
+) -> None:
+    monkeypatch.setattr(http_limits, "HEAD_TIMEOUT", 0.2)
+    with server.connect() as connection, connection.makefile("rb") as answers:
+        for number, part in enumerate(parts):
+            if number:  # the first is answered, after which uvicorn's own timeout runs
+                assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            connection.sendall(part)
+
+        answers.read()  # returns when the server closes the connection
+
+
+def test_a_connection_whose_requests_come_whole_stays_open(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_limits, "HEAD_TIMEOUT", 0.05)
+    longer = 0.2
+    head = POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    with server.connect() as connection:
+        answers = []
+        # Idle after a request, and in the midst of a body.
+        for part in (SMUGGLED, head):
+            connection.sendall(part)
+            answers.append(connection.recv(65536))
+            quiet = select([connection], [], [], longer) == ([], [], [])
+            assert quiet, "the server has closed the connection"
+        connection.sendall(b"{}")
+        answers.append(connection.recv(65536))
+
+    assert [answer[9:12] for answer in answers] == [b"200", b"100", b"422"]
 
 
 def test_a_body_in_the_smallest_of_chunks_is_no_head(server: Server) -> None:
