@@ -1,0 +1,127 @@
+"""The service behind nginx, with the configuration that the README shows."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from app.config import PROJECT_ROOT
+from tests.server import DEADLINE_SECONDS, Server, ServerProcess, running_server, wait_until
+
+MAIN = """
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {shown}
+}}
+"""
+# Debian's lies where only root looks.
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+WRITES_AT_ONCE = 40
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port
+
+
+@contextmanager
+def nginx_before(server: ServerProcess, folder: Path) -> Iterator[Server]:
+    """Run nginx as the README configures it, with short times, and yield it when it answers."""
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    [shown] = re.findall(r"```nginx\n(.*?)```", readme, re.DOTALL)
+    port = free_port()
+    for readme_value, value in {
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "127.0.0.1:8000": urlsplit(server.url).netloc,
+        "client_header_timeout 10s;": "client_header_timeout 1s;",
+        "client_body_timeout 10s;": "client_body_timeout 1s;",
+    }.items():
+        assert shown.count(readme_value) == 1
+        shown = shown.replace(readme_value, value)
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(MAIN.format(folder=folder, user=user, shown=shown))
+    process = subprocess.Popen([str(NGINX), "-c", str(configuration)])  # noqa: S603 - as above
+
+    def is_up() -> bool:
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(is_up, lambda: "nginx is not up")
+        yield Server(f"http://127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(DEADLINE_SECONDS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NGINX is None, reason="needs nginx")
+def test_the_readmes_proxy_passes_on_whole_requests_and_holds_back_who_sends_too_many(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    options = ["--root-path", "/api", "--limit-concurrency", "200"]
+    unfinished = (
+        b"",
+        b"GET /api/movies HTTP/1.1\r\nHost: movies.ex",
+        b"POST /api/movies HTTP/1.1\r\nHost: movies.example\r\nContent-Length: 50\r\n\r\n{",
+    )
+    with (
+        running_server(
+            tmp_path,
+            *options,
+            database_url=sqlite_url,
+            allowed_hosts="movies.example",
+            api_key="right",
+        ) as server,
+        nginx_before(server, tmp_path) as proxy,
+        httpx.Client(
+            base_url=proxy.url, headers={"Host": "movies.example"}, trust_env=False
+        ) as client,
+    ):
+        found = client.get("/api/movies?limit=1")
+        redirect = client.get("/api/movies/")
+        foreign = client.get("/api/movies", headers={"Host": "evil.example"})
+        with ExitStack() as stack:
+            connections = [stack.enter_context(proxy.connect()) for _ in unfinished]
+            for connection, part in zip(connections, unfinished, strict=True):
+                connection.sendall(part)
+            closed = [connection.recv(1) for connection in connections]
+        writes = [
+            client.post("/api/movies", json={}, headers={"X-API-Key": "wrong"}).status_code
+            for _ in range(3 * WRITES_AT_ONCE)
+        ]
+        reads = [client.get("/api/movies/1").status_code for _ in range(3 * WRITES_AT_ONCE)]
+        logged = "\n".join(server.lines())
+
+    assert found.headers["Link"].startswith("</api/movies?limit=1&offset=0>")
+    assert (redirect.status_code, redirect.headers["Location"]) == (307, "/api/movies")
+    assert foreign.status_code == 400
+    assert closed == [b""] * len(unfinished)
+    assert f"trace_id={found.headers['X-Trace-Id']}" in logged
+    assert re.fullmatch(r"[0-9a-f]{32}", found.headers["X-Trace-Id"])
+    assert set(writes) == {401, 429}
+    assert writes.count(401) >= WRITES_AT_ONCE
+    assert set(reads) == {200}
+    assert "status=408" not in logged
