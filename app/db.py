@@ -117,6 +117,8 @@ def _sqlite_engine(
             _use_wal(cursor, busy_timeout)
         # An acknowledged write survives a power cut; NORMAL would lose the last ones.
         cursor.execute("PRAGMA synchronous=FULL")
+        # In KiB: four times the default, which sorting a thousand movies or a search outgrows.
+        cursor.execute("PRAGMA cache_size=-8192")
         cursor.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
         cursor.close()
 

@@ -45,7 +45,7 @@ from app.read_models import (
     Sort,
 )
 from app.search import search_key, search_words
-from app.statements import PageSlice
+from app.statements import WALK, PageSlice, is_scarce
 from app.transactions import after_commit, is_writing, reading, writing
 
 T = TypeVar("T")
@@ -118,12 +118,14 @@ class MovieRepository:
         )
         with reading(self._session) as connection:
             total = connection.execute(statements.count_movies(*filters), filters).scalar_one()
+            if not total:
+                return Page((), total)
             part = PageSlice.of(total, limit, offset)
             page = statements.page_of_movies(
                 *filters,
                 sort=sort,
                 backwards=part.backwards,
-                genre_first=statements.is_scarce(total, part.offset + part.limit),
+                scarce=bool(filters) and is_scarce(total, part.offset + part.limit),
             )
             rows = connection.execute(page, filters | part.parameters).all()
         movies = Page((MovieRead(*row) for row in part.in_order(rows)), total)
@@ -150,7 +152,7 @@ class MovieRepository:
             min_ratings=min_ratings or None,
         )
         with reading(self._session) as connection:
-            genre_first = genre is not None and _is_scarce(connection, filters["of_genre"], limit)
+            genre_first = genre is not None and _is_rare(connection, filters["of_genre"], limit)
             rated = statements.top_rated(*filters, ranking=ranking, genre_first=genre_first)
             rows = [*connection.execute(rated, filters | {"row_limit": limit})]
             # A query of its own, since the engines' indexes disagree on where NULL belongs.
@@ -459,11 +461,11 @@ def _insert_genres(connection: Connection, movie_id: int, genres: Sequence[str])
     connection.execute(statements.INSERT_GENRES, rows)
 
 
-def _is_scarce(connection: Connection, genre: str, wanted: int) -> bool:
-    limit = isqrt(wanted * statements.TYPICAL_SIZE) + 1
-    parameters = {"of_genre": genre, "row_limit": limit}
+def _is_rare(connection: Connection, genre: str, wanted: int) -> bool:
+    enough = isqrt(wanted * WALK) + 1
+    parameters = {"of_genre": genre, "row_limit": enough}
     count = connection.execute(statements.COUNT_GENRE_UP_TO, parameters).scalar_one()
-    return statements.is_scarce(count, wanted)
+    return is_scarce(count, wanted)
 
 
 def _problems_of_movies(connection: Connection) -> Iterator[str]:

@@ -29,6 +29,8 @@ _SAME = str.maketrans(_APOSTROPHES | _DASHES | _PLAIN_LETTERS)
 # Marks that are part of a letter, not an accent: nukta, the voicing of kana, virama.
 _LETTERS_OWN_MARKS = {0, 7, 8, 9}
 _ARTICLE_LAST = re.compile(rf"(.+),\s*({'|'.join(map(re.escape, ARTICLES))})\s*")
+# Decomposed they begin with a digit: "8½" would become "81/2".
+_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _LETTERS_MARKS_AND_NUMBERS = "LMN"
 
@@ -70,7 +72,8 @@ def _fold(text: str) -> str:
     """Return text without case, accents and compatibility forms, and with plain apostrophes."""
     if text.isascii():
         return text.casefold().translate(_SAME)
-    decomposed = normalize("NFKD", text.translate(_SAME).casefold())
+    apart = _FRACTION.sub(r" \g<0>", text)
+    decomposed = normalize("NFKD", apart.translate(_SAME).casefold())
     bare = "".join(c for c in decomposed if combining(c) in _LETTERS_OWN_MARKS)
     return normalize("NFC", bare).casefold().translate(_SAME)
 

@@ -44,8 +44,10 @@ T = TypeVar("T")
 # The Bayesian average's prior: each movie starts with this many ratings of the scale's middle.
 PRIOR_COUNT = 10
 PRIOR_MEAN = 3.0
-# Of a catalogue, to choose where a query begins. Within a factor of ten it hardly matters.
-TYPICAL_SIZE = 100_000
+# In a catalogue of MovieLens' size: how many rows a walk in order passes, for each row sought and
+# match, in the time in which a match is fetched and sorted. Within a factor of ten it hardly
+# matters.
+WALK = 25_000
 
 MOVIE = SQLModel.metadata.tables[str(Movie.__tablename__)]
 RATING = SQLModel.metadata.tables[str(Rating.__tablename__)]
@@ -148,10 +150,10 @@ def word_filters(words: Iterable[str]) -> dict[str, str]:
 def conditions(
     filters: Iterable[str], *, genre_first: bool = False
 ) -> Iterator[ColumnElement[bool]]:
-    """Yield a condition for each filter; each is the name of its parameter too.
+    """Yield the condition of each filter, which is named like its parameter.
 
-    SQLite begins with the genre's movies if ``genre_first``, and otherwise looks at each movie in
-    the order of the sort or ranking. PostgreSQL decides for itself.
+    SQLite begins with the genre's movies if ``genre_first``, and otherwise looks at each movie that
+    the rest of the statement leads to. PostgreSQL decides for itself.
     """
     for name in filters:
         if name.startswith(_WORD):
@@ -168,30 +170,33 @@ def _paged(statement: Select[Any]) -> Select[Any]:
 
 # Bounded, for there is one for each number of words in a search.
 @lru_cache(maxsize=1000)
-def page_of_movies(
-    *filters: str, sort: str, backwards: bool, genre_first: bool = False
-) -> Select[Any]:
-    """Select the movies that match the filters, in a sort's order or its reverse."""
-    matching = conditions(filters, genre_first=genre_first)
+def page_of_movies(*filters: str, sort: str, backwards: bool, scarce: bool) -> Select[Any]:
+    """Select the movies that match the filters, in a sort's order or its reverse.
+
+    Scarce matches are found first and sorted. Of many, the first are met on a walk in the order.
+    """
     order = _order(sort, backwards=backwards)
-    return _paged(select(*MOVIE_COLUMNS).where(*matching).order_by(*order))
+    page = _paged(select(*MOVIE_COLUMNS).order_by(*order))
+    if not scarce:
+        return page.where(*conditions(filters))
+    return page.where(MOVIE.c.id.in_(_matching(filters)))
 
 
 def is_scarce(matches: int, wanted: int) -> bool:
-    """Tell whether sorting so many matches is cheaper than finding the wanted rows in order.
+    """Tell whether sorting all matches is cheaper than a walk in order to as many as are wanted."""
+    return matches**2 <= wanted * WALK
 
-    Of N movies, the walk looks at N * wanted / matches.
-    """
-    return matches**2 <= wanted * TYPICAL_SIZE
+
+def _matching(filters: tuple[str, ...]) -> Select[Any]:
+    if filters == ("of_genre",):
+        return _movies_of_genre
+    return select(MOVIE.c.id).where(*conditions(filters, genre_first=True))
 
 
 @lru_cache(maxsize=1000)
 def count_movies(*filters: str) -> Select[int]:
     """Count the movies that match the filters."""
-    if filters == ("of_genre",):
-        return select(func.count()).select_from(_movies_of_genre.subquery())
-    matching = conditions(filters, genre_first=True)
-    return select(func.count()).select_from(MOVIE).where(*matching)
+    return _matching(filters).with_only_columns(func.count(), maintain_column_froms=True)
 
 
 @cache

@@ -405,6 +405,55 @@ def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
     assert comparable(shared(after, older))["movie"] == comparable(older)["movie"]
 
 
+def test_stored_movies_get_the_rows_of_their_genre_and_the_keys_of_searches(
+    alembic_url: str,
+) -> None:
+    command.upgrade(Config(INI), "d2b7e4c91f06")
+    with opened(alembic_url) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO movie (title, search_title, year, genre) VALUES "
+                "('Matrix, The (1999)', 'matrix, the (1999)', 1999, 'Sci-Fi'), "
+                "('Misérables, Les', 'misérables, les', 1995, 'Drama')"
+            )
+        )
+        connection.commit()
+
+    command.upgrade(Config(INI), "+1")
+
+    engine = create_db_engine(alembic_url)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        found = [
+            [movie.title for movie in movies]
+            for movies in (
+                repository.list(q="the matrix"),
+                repository.list(q="les miserables"),
+                repository.list(genre="drama"),
+            )
+        ]
+        problems = [*repository.problems()]
+    engine.dispose()
+    assert found == [["Matrix, The (1999)"], ["Misérables, Les"], ["Misérables, Les"]]
+    assert problems == []
+
+
+def test_user_ids_that_the_older_version_cannot_hold_stop_the_way_down(alembic_url: str) -> None:
+    command.upgrade(Config(INI), "e5f1a7c30b92")
+    engine = create_db_engine(alembic_url)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        repository.create(title="Heat", year=1995)
+        repository.add_rating(1, 5, user_id=2**31)
+    engine.dispose()
+    before = contents(alembic_url)
+
+    with pytest.raises(CommandError, match="holds user ids up to 2147483647, and there is 2147483"):
+        command.downgrade(Config(INI), "-1")
+
+    assert contents(alembic_url) == before
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [

@@ -28,7 +28,10 @@ from rich.table import Table
 
 from app.errors import UnusableFile
 from scripts.bench.catalogues import (
+    COMMON_GENRE,
+    RARE_GENRE,
     SEED,
+    add_indexes_within_a_genre,
     fill_baseline,
     fill_baseline_on_postgresql,
     make_catalogue,
@@ -46,6 +49,8 @@ from scripts.bench.movielens import (
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PAGE = 50
 BATCH = 1000
+# About what a busy service commits together.
+GROUP = 32
 # So many different requests that few are repeated within a round.
 REQUESTS = 20_000
 # A round counts whole answers: of few slow ones the last, cut short, would weigh much.
@@ -356,6 +361,47 @@ def last_page(plan: Plan) -> Iterator[Row]:
         yield Row.of_latency(name, rounds, 3, "first page")
 
 
+def within_a_genre(plan: Plan) -> Iterator[Row]:
+    """Compare pages and rankings within a genre with those of the whole catalogue."""
+    catalogue = plan.catalogue(movies=plan.many_movies, ratings=plan.ratings)
+    reads = {
+        f"/movies?limit={PAGE}": "page",
+        "/movies/top?limit=10&ranking=mean": "mean ranking",
+        "/movies/top?limit=10&ranking=weighted": "weighted ranking",
+    }
+    with plan.service(catalogue) as port:
+        for path, read in reads.items():
+            for genre in (COMMON_GENRE, RARE_GENRE):
+                name = f"{read.capitalize()} within {genre} of {plan.many_movies:,} movies"
+                plan.say(name)
+                within = Target(port, [get(f"{path}&genre={genre}")], 1)
+                rounds = load_in_turn(plan, within, Target(port, [get(path)], 1))
+                yield Row.of_latency(name, rounds, 3, "of all genres")
+
+
+def rating_without_indexes_within_a_genre(plan: Plan) -> Iterator[Row]:
+    """Compare ratings with the same on a catalogue that has an index for each genre's rankings."""
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    with_indexes = plan.folder / "indexes-within-a-genre.db"
+    add_indexes_within_a_genre(catalogue, with_indexes)
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    batches = [
+        post(
+            "/ratings/batch",
+            [
+                {"movie_id": movie, "user_id": user, "score": rng.randint(1, 5)}
+                for movie in rng.sample(range(1, plan.movies + 1), GROUP)
+            ],
+        )
+        for user in range(1, 2001)
+    ]
+    name = f"{GROUP} ratings in one commit, no index within a genre"
+    plan.say(name)
+    with plan.service(catalogue) as service, plan.service(with_indexes) as other:
+        rounds = load_in_turn(plan, Target(service, batches, 1), Target(other, batches, 1))
+        yield Row.of_latency(name, rounds, 0.7, "with two such indexes")
+
+
 def deep_page_of_ratings(plan: Plan) -> Iterator[Row]:
     """Compare a page of ratings far into a list with its first, both by keyset."""
     deep = [get(f"/ratings?limit={PAGE}&after={plan.many_ratings // 2}")]
@@ -425,6 +471,8 @@ MEASUREMENTS = (
     reads_beside_searches,
     top_at_two_sizes,
     last_page,
+    within_a_genre,
+    rating_without_indexes_within_a_genre,
     deep_page_of_ratings,
     download_of_ratings,
     movielens_import,

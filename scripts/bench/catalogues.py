@@ -1,6 +1,7 @@
 """Catalogues for the bench: of any size, the same at every run, in flat memory."""
 
 import random
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,13 +17,31 @@ from app.migrate import migrate_to_head
 from app.search import search_key
 
 SEED = 20_000
-GENRES = ("Action", "Animation", "Comedy", "Crime", "Documentary", "Drama", "Horror", "Sci-Fi")
+# How many movies of a hundred have each genre: about MovieLens' shares.
+COMMON_GENRE, RARE_GENRE = "Drama", "Film-Noir"
+GENRES = {
+    COMMON_GENRE: 29, "Comedy": 19, "Documentary": 11, "Thriller": 10, "Romance": 9, "Action": 9,
+    "Horror": 7, "Crime": 6, "Adventure": 5, "Animation": 4, "Sci-Fi": 4, "Fantasy": 3, "War": 2,
+    "Western": 2, RARE_GENRE: 0.4,
+}  # fmt: skip
 SCALE = range(1, 6)
 RATINGS_A_USER = 160
 BATCH = 10_000
 RATED_AT = "2026-01-31 12:00:00.000000"
 
-INSERT_MOVIE = "INSERT INTO movie (id, title, search_title, year, genre) VALUES (?, ?, ?, ?, ?)"
+INSERT_MOVIE = """
+    INSERT INTO movie (id, title, search_title, year, genre, other_genres)
+    VALUES (?, ?, ?, ?, ?, ?)
+"""
+SPLIT_GENRES = """
+    INSERT INTO movie_genre (movie_id, genre)
+    SELECT movie.id, value
+    FROM movie, json_each('["' || replace(genre || other_genres, '|', '","') || '"]')
+"""
+INDEXES_WITHIN_A_GENRE = """
+    CREATE INDEX within_mean ON movie (genre, average_rating DESC, rating_count DESC, title);
+    CREATE INDEX within_weighted ON movie (genre, weighted_rating DESC, rating_count DESC, title);
+"""
 INSERT_RATING = "INSERT INTO rating (movie_id, user_id, score, created_at) VALUES (?, ?, ?, ?)"
 COPY_MOVIES = """
     INSERT INTO baseline_movie (id, title, year, genre)
@@ -62,6 +81,7 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(INSERT_MOVIE, _movies(rng, movies))
+        database.execute(SPLIT_GENRES)
         database.executemany(INSERT_RATING, _ratings(rng, movies, ratings, aggregates))
         for _, statement in indexes:
             database.execute(statement)
@@ -70,6 +90,13 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
     with engine.begin() as connection:
         connection.execute(statements.ADJUST_AGGREGATES, aggregates)
     engine.dispose()
+
+
+def add_indexes_within_a_genre(catalogue: Path, path: Path) -> None:
+    """Copy a catalogue and add the indexes that rankings within a genre could be read from."""
+    shutil.copy(catalogue, path)
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(INDEXES_WITHIN_A_GENRE)
 
 
 def fill_baseline(path: Path, catalogue: Path) -> None:
@@ -99,10 +126,12 @@ def postgresql_copy(server: str, catalogue: Path) -> Iterator[str]:
         migrate_to_head(copy)
         source, target = create_engine(f"sqlite:///{catalogue}"), create_engine(copy)
         with source.connect() as reader, target.begin() as writer:
-            for table in (statements.MOVIE, statements.RATING):
+            for table in (statements.MOVIE, statements.MOVIE_GENRE, statements.RATING):
                 rows = reader.execution_options(yield_per=BATCH).execute(select(table))
                 for batch in rows.mappings().partitions():
                     writer.execute(insert(table), [dict(row) for row in batch])
+                if "id" not in table.c:
+                    continue
                 sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
                 last = f"(SELECT max(id) FROM {table.name})"  # noqa: S608 - names of this project
                 writer.exec_driver_sql(f"SELECT setval({sequence}, {last})")
@@ -132,11 +161,14 @@ def fill_baseline_on_postgresql(url: str) -> None:
     engine.dispose()
 
 
-def _movies(rng: random.Random, movies: int) -> Iterator[tuple[int, str, str, int, str]]:
+def _movies(rng: random.Random, movies: int) -> Iterator[tuple[int, str, str, int, str, str]]:
     for movie_id in range(1, movies + 1):
-        year, genre = rng.randint(1930, 2025), rng.choice(GENRES)
-        title = f"{genre} {rng.randrange(10**6)}-{movie_id} ({year})"
-        yield movie_id, title, search_key(title), year, genre
+        year = rng.randint(1930, 2025)
+        genres = [genre for genre, share in GENRES.items() if rng.random() < share / 100]
+        rng.shuffle(genres)
+        first, *others = genres or ["Unknown"]
+        title = f"{first} {rng.randrange(10**6)}-{movie_id} ({year})"
+        yield movie_id, title, search_key(title), year, first, "".join(f"|{it}" for it in others)
 
 
 def _ratings(
