@@ -21,7 +21,7 @@ from app.movielens.streams import movies_csv
 from app.read_models import NewRating
 from app.repository import MovieRepository
 from tests.helpers import HEAT, RONIN, SAMPLES, Sample, store
-from tests.server import serving
+from tests.server import DEADLINE_SECONDS, serving
 
 # The last id is the largest that there can be.
 USERS = (7, 8, 2**53 - 1)
@@ -194,7 +194,7 @@ class Reader:
             "root_path": "",
             "scheme": "http",
             "query_string": b"",
-            "headers": [],
+            "headers": [(b"host", b"localhost")],
         }
 
         async def receive() -> Message:
@@ -232,7 +232,7 @@ def test_slow_reader_keeps_nobody_waiting_and_holds_no_snapshot(
     async def read_slowly() -> Reader:
         reader = Reader(app, path)
         reading = asyncio.create_task(reader.read(pieces=2))
-        await reader.waits.wait()
+        await asyncio.wait_for(reader.waits.wait(), DEADLINE_SECONDS)
         assert client.post("/ratings", json={"movie_id": 1, "score": 5}).status_code == 204
         assert others_are_kept_from_nothing(engine)
         reader.go_on()
@@ -255,7 +255,7 @@ def test_reader_that_vanishes_leaves_nothing_behind(
     async def vanish() -> Reader:
         reader = Reader(app, path)
         reading = asyncio.create_task(reader.read(pieces=2))
-        await reader.waits.wait()
+        await asyncio.wait_for(reader.waits.wait(), DEADLINE_SECONDS)
         reader.leave()
         await reading
         return reader
