@@ -35,6 +35,7 @@ CAPABILITIES = (
     "app.read_cache",
     "app.group_commit",
     "app.movielens",
+    "app.recommender",
 )  # fmt: skip
 
 

@@ -302,3 +302,23 @@ class Rating(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now)
 
     movie: Movie = Relationship(back_populates="ratings")
+
+
+class Neighbour(SQLModel, table=True):
+    """A movie that those like who like another one. Training replaces all of them."""
+
+    __table_args__ = (
+        CheckConstraint("weight > 0", name="weight_range"),
+        # For the cascade, which would read the whole table.
+        Index(None, "neighbour_id"),
+        # Stored in the primary key itself: half the size.
+        {"sqlite_with_rowid": False},
+    )
+
+    movie_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), primary_key=True)
+    )
+    neighbour_id: int = Field(
+        sa_column=Column(Integer, ForeignKey("movie.id", ondelete="CASCADE"), primary_key=True)
+    )
+    weight: float

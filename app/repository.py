@@ -152,7 +152,7 @@ class MovieRepository:
             min_ratings=min_ratings or None,
         )
         with reading(self._session) as connection:
-            genre_first = genre is not None and _is_rare(connection, filters["of_genre"], limit)
+            genre_first = is_rare_genre(connection, filters.get("of_genre"), limit)
             rated = statements.top_rated(*filters, ranking=ranking, genre_first=genre_first)
             rows = [*connection.execute(rated, filters | {"row_limit": limit})]
             # A query of its own, since the engines' indexes disagree on where NULL belongs.
@@ -313,7 +313,7 @@ class MovieRepository:
         return movie
 
     def delete(self, movie_id: int, *, precondition: Precondition | None = None) -> None:
-        """Delete a movie and its ratings.
+        """Delete a movie, its ratings and whatever else refers to it.
 
         Args:
             movie_id: which movie.
@@ -325,9 +325,8 @@ class MovieRepository:
         with writing(self._session) as connection:
             self._lock(connection, movie_id, precondition)
             # By hand, since SQLite cascades only where foreign keys are switched on.
-            connection.execute(statements.DELETE_RATINGS, {"this_movie": movie_id})
-            connection.execute(statements.DELETE_GENRES, {"this_movie": movie_id})
-            connection.execute(statements.DELETE_MOVIE, {"this_movie": movie_id})
+            for delete in (*statements.DELETE_REFERENCES, statements.DELETE_MOVIE):
+                connection.execute(delete, {"this_movie": movie_id})
             self._log("movie.deleted", movie_id=movie_id)
 
     def add_rating(self, movie_id: int, score: int, user_id: int | None = None) -> RatingRead:
@@ -461,7 +460,10 @@ def _insert_genres(connection: Connection, movie_id: int, genres: Sequence[str])
     connection.execute(statements.INSERT_GENRES, rows)
 
 
-def _is_rare(connection: Connection, genre: str, wanted: int) -> bool:
+def is_rare_genre(connection: Connection, genre: str | None, wanted: int) -> bool:
+    """Tell whether a ranking within a genre had better begin with the genre's movies."""
+    if genre is None:
+        return False
     enough = isqrt(wanted * WALK) + 1
     parameters = {"of_genre": genre, "row_limit": enough}
     count = connection.execute(statements.COUNT_GENRE_UP_TO, parameters).scalar_one()

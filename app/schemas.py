@@ -70,6 +70,7 @@ UrlId = Annotated[Id, _digits]
 UrlUserId = Annotated[UserId, _digits]
 UrlYear = Annotated[Year, _digits]
 UrlCount = Annotated[Count, _digits]
+UrlLimit = Annotated[int, Field(ge=1, le=100), _digits]
 
 
 class Payload(BaseModel):
@@ -190,7 +191,7 @@ class MovieQuery(MovieFilters, PageQuery):
 class TopQuery(BaseModel):
     """Which ranking to answer, of which movies."""
 
-    limit: Annotated[int, Field(ge=1, le=100), _digits] = 5
+    limit: UrlLimit = 5
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     min_ratings: UrlCount = 0
     ranking: Ranking = "mean"

@@ -269,6 +269,13 @@ MOVIE_BY_ID = select(*MOVIE_COLUMNS).where(_this_movie)
 INSERT_MOVIE = insert(MOVIE).returning(*MOVIE_COLUMNS)
 UPDATE_MOVIE = update(MOVIE).where(_this_movie).returning(*MOVIE_COLUMNS)
 DELETE_MOVIE = delete(MOVIE).where(_this_movie)
+# Of every table, by each of its foreign keys to a movie.
+DELETE_REFERENCES = [
+    delete(table).where(key.parent == bindparam("this_movie"))
+    for table in SQLModel.metadata.sorted_tables
+    for key in table.foreign_keys
+    if key.references(MOVIE)
+]
 INSERT_GENRES = insert(MOVIE_GENRE)
 DELETE_GENRES = delete(MOVIE_GENRE).where(MOVIE_GENRE.c.movie_id == bindparam("this_movie"))
 # Locks the row on PostgreSQL, where ratings may still refer to it. SQLite ignores FOR UPDATE:
@@ -290,7 +297,6 @@ SCORE = select(RATING.c.score).where(*_its_rating_by_user)
 INSERT_RATING = insert(RATING).returning(*RATING_COLUMNS)
 REPLACE_RATING = update(RATING).where(*_its_rating_by_user).returning(*RATING_COLUMNS)
 DELETE_RATING = delete(RATING).where(*_its_rating_by_user).returning(RATING.c.score)
-DELETE_RATINGS = delete(RATING).where(_its_ratings)
 
 # Batches of ratings. The list of pairs is one parameter that the query joins with: for a list of
 # pairs after IN, SQLite would scan the whole table.

@@ -14,6 +14,7 @@ from app.startup import STARTER_MOVIES, open_session, problems_of
 CAPABILITIES = (
     "app.backup.commands",
     "app.movielens.commands",
+    "app.recommender.commands",
 )
 
 cli = typer.Typer(

@@ -5,8 +5,10 @@ server, once more on PostgreSQL. The schema comes from the migrations.
 """
 
 import gc
+import logging
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -22,9 +24,11 @@ from app.db import create_db_engine
 from app.main import create_app
 from app.migrate import migrate_to_head
 from app.repository import MovieRepository
+from scripts import db
 from tests import FOLDER
 from tests.databases import ENGINES, new_database, new_postgresql
 from tests.helpers import empty
+from tests.server import Command, Finished
 
 # A copy takes a millisecond, migrating takes fifty.
 TEMPLATE = FOLDER / "template.db"
@@ -197,3 +201,21 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A client of the running application. An error that nobody handled is a 500, as for users."""
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs ``scripts/db.py`` on a database, in this process."""
+    # Another test may have set up the service's logs here, which the script never does.
+    monkeypatch.setattr(logging.getLogger("app"), "disabled", True)
+
+    def run(database_url: str, *arguments: str | Path) -> Finished:
+        monkeypatch.setenv("MOVIE_DATABASE_URL", database_url)
+        monkeypatch.setattr(sys, "argv", ["db.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ending:
+            db.main()
+        output, errors = capsys.readouterr()
+        assert isinstance(ending.value.code, int)
+        return Finished(ending.value.code, output, errors)
+
+    return run

@@ -82,6 +82,10 @@ class Finished:
     errors: str
 
 
+# Runs ``scripts/db.py`` on a database, given its URL and the arguments.
+Command = Callable[..., Finished]
+
+
 class Commands:
     """Runs the project's commands from a folder that is not the project's."""
 

@@ -1,8 +1,6 @@
 """Importing MovieLens' files and exporting them: what is read, what is stored, what is refused."""
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,9 @@ from app.movielens.files import MovieLensFolder, MovieRow, RatingRow, write_fold
 from app.movielens.repository import BATCH_SIZE, CatalogueRepository, MergeCounts
 from app.repository import MovieRepository
 from app.transactions import reading
-from scripts import db
 from tests.databases import new_database
 from tests.helpers import Sample, everything, movie_row, movie_rows
-from tests.server import Finished
+from tests.server import Command, Finished
 
 MOVIES = """\
 movieId,title,genres
@@ -44,29 +41,9 @@ OWN_FILES = ("movies.csv", "links.csv", "ratings.csv", "anonymous_ratings.csv")
 # How many ratings a statement takes in tests of what lies between two of them.
 FEW = 10
 
-Command = Callable[..., Finished]
-
 
 class Moment(datetime):
     """A datetime that can be watched: it has room for weak references."""
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs ``scripts/db.py`` on a database, in this process."""
-    # Another test may have set up the service's logs here, which the script never does.
-    monkeypatch.setattr(logging.getLogger("app"), "disabled", True)
-
-    def run(database_url: str, *arguments: str | Path) -> Finished:
-        monkeypatch.setenv("MOVIE_DATABASE_URL", database_url)
-        monkeypatch.setattr(sys, "argv", ["db.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ending:
-            db.main()
-        output, errors = capsys.readouterr()
-        assert isinstance(ending.value.code, int)
-        return Finished(ending.value.code, output, errors)
-
-    return run
 
 
 @pytest.fixture

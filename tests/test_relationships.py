@@ -22,7 +22,7 @@ STATEMENTS = {
     "GET /ratings": {"SELECT": 2},
     "POST /movies": {"INSERT": 2},
     "PATCH /movies/1": {"SELECT": 1, "UPDATE": 1},
-    "DELETE /movies/1": {"SELECT": 1, "DELETE": 3},
+    "DELETE /movies/1": {"SELECT": 1, "DELETE": 5},
 }
 
 

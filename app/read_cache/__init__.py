@@ -7,10 +7,16 @@ from app.routes import genres, movies, ratings
 
 
 def install(app: FastAPI) -> None:
-    """Put the cache in front of the lists and movies, if the settings ask for it."""
+    """Put the cache in front of lists, movies and recommendations, if the settings ask for it."""
     url = app.state.engine.url
     if app.state.settings.read_cache and url.get_backend_name() == "sqlite":
         app.add_middleware(
             ReadCacheMiddleware,
-            prefixes=(movies.router.prefix, genres.router.prefix, ratings.router.prefix),
+            prefixes=(
+                movies.router.prefix,
+                genres.router.prefix,
+                ratings.router.prefix,
+                # By its name: no capability imports another.
+                "/recommendations",
+            ),
         )

@@ -1,0 +1,108 @@
+"""RecommendationRepository: similar movies, and what a user may like to watch next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import Annotated, Any
+
+from pydantic import Field
+from sqlalchemy import Connection, Row
+from sqlalchemy.orm import Session
+
+from app.models import normalize_genre
+from app.read_models import Id, MovieRead
+from app.recommender import statements
+from app.repository import MovieRepository, is_rare_genre
+from app.transactions import reading
+
+MOVIE_FIELDS = len(fields(MovieRead))
+
+
+@dataclass(slots=True)
+class Reason:
+    """A movie that the user likes."""
+
+    id: Id
+    title: str
+
+
+@dataclass(slots=True)
+class Recommendation(MovieRead):
+    """A movie that the user has not rated."""
+
+    because: Annotated[
+        list[Reason],
+        Field(
+            max_length=statements.MAX_REASONS,
+            description="The liked movies that speak for it most; empty where the ranking does.",
+        ),
+    ]
+
+
+class RecommendationRepository:
+    """Reads what training has stored, together with the ratings as they are now.
+
+    It works untrained: the weighted ranking completes every list.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def similar(self, movie_id: int, *, limit: int = 10) -> list[MovieRead]:
+        """Return the movies most similar to one.
+
+        Raises:
+            MovieNotFound: no movie has this id.
+        """
+        with reading(self._session) as connection:
+            MovieRepository(self._session).get(movie_id)
+            parameters = {"this_movie": movie_id, "row_limit": limit}
+            rows = [*connection.execute(statements.SIMILAR, parameters)]
+            chosen = [movie_id, *(row.id for row in rows)]
+            rows += _others(connection, limit - len(rows), chosen)
+        return [MovieRead(*row) for row in rows]
+
+    def for_user(
+        self, user_id: int, *, limit: int = 10, genre: str | None = None
+    ) -> list[Recommendation]:
+        """Return the movies that a user's likes speak for most, among those not rated yet.
+
+        Fewer than ``limit`` only if the user has rated all others.
+        """
+        within = {} if genre is None else {"of_genre": normalize_genre(genre)}
+        parameters = {"by_user": user_id, "row_limit": limit, **within}
+        recommended = statements.recommended(within_genre=genre is not None)
+        with reading(self._session) as connection:
+            rows = connection.execute(recommended, parameters)
+            movies = [
+                _recommendation(movie, [Reason(*row[MOVIE_FIELDS:]) for row in reasons])
+                for movie, reasons in groupby(rows, lambda row: row[:MOVIE_FIELDS])
+            ]
+            chosen = [movie.id for movie in movies]
+            others = _others(connection, limit - len(movies), chosen, user_id, **within)
+        return movies + [_recommendation(row, []) for row in others]
+
+
+def _recommendation(movie: Sequence[Any], because: list[Reason]) -> Recommendation:
+    return Recommendation(*movie, because=because)  # type: ignore[misc] # mypy counts the fields
+
+
+def _others(
+    connection: Connection,
+    missing: int,
+    chosen: list[int],
+    by_user: int | None = None,
+    of_genre: str | None = None,
+) -> list[Row[Any]]:
+    """Return what completes a list of movies, by the weighted ranking."""
+    rows: list[Row[Any]] = []
+    if not missing:
+        return rows
+    within = {} if of_genre is None else {"of_genre": of_genre}
+    genre_first = is_rare_genre(connection, of_genre, missing)
+    for rated in (True, False):
+        if len(rows) < missing:
+            others = statements.others(*within, rated=rated, genre_first=genre_first)
+            parameters = {"by_user": by_user, "chosen": chosen, "row_limit": missing - len(rows)}
+            rows += connection.execute(others, parameters | within)
+    return rows

@@ -1,0 +1,143 @@
+"""The statements of the recommender, built once. Their cost is bounded, whatever the catalogue."""
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Select, bindparam, column, delete, select, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateTable
+from sqlmodel import SQLModel
+
+from app.models import Neighbour
+from app.statements import MOVIE, MOVIE_COLUMNS, RATING, top_rated, unrated
+
+# The least score that counts as a like.
+LIKE = 4
+# What a 4 counts beside a 5.
+WEIGHT_OF_4 = 0.7
+# How many of a user's likes count. The latest counts 1, the one after HALF_LIFE later ones a half.
+LATEST_LIKES = 100
+HALF_LIFE = 20
+MAX_REASONS = 3
+# Added to a movie's number of ratings, so that no fluke is the most similar one.
+PRIOR_RATINGS = 20
+
+NEIGHBOUR = SQLModel.metadata.tables[str(Neighbour.__tablename__)]
+
+_weight = NEIGHBOUR.c.weight
+# By the weight alone, blockbusters would be similar to everything.
+SIMILAR = (
+    select(*MOVIE_COLUMNS)
+    .join_from(NEIGHBOUR, MOVIE, MOVIE.c.id == NEIGHBOUR.c.neighbour_id)
+    .where(NEIGHBOUR.c.movie_id == bindparam("this_movie"))
+    .order_by((_weight * _weight / (MOVIE.c.rating_count + PRIOR_RATINGS)).desc(), MOVIE.c.id)
+    .limit(bindparam("row_limit"))
+)
+
+_IS_OF_GENRE = """
+    WHERE EXISTS (
+        SELECT 1 FROM movie_genre WHERE movie_id = candidate.id AND genre = :of_genre
+    )
+"""
+
+
+@cache
+def recommended(*, within_genre: bool) -> Select[Any]:
+    """Select the movies that a user's likes speak for most, each with the likes that do so most.
+
+    A movie's score is the sum of weight * rating * recency over the user's LATEST_LIKES: a 4 counts
+    WEIGHT_OF_4, and the like with n later ones counts HALF_LIFE / (HALF_LIFE + n).
+    A movie comes once for each of up to MAX_REASONS likes, whose id and title end the row.
+    """
+    # CROSS JOIN fixes the order on SQLite, which would look up neighbours by the wrong index.
+    sql = f"""
+        WITH liked AS (
+            SELECT movie_id,
+                   CASE score WHEN {LIKE} THEN {WEIGHT_OF_4} ELSE 1.0 END * {HALF_LIFE}
+                   / ({HALF_LIFE - 1} + row_number() OVER (ORDER BY created_at DESC, id DESC))
+                   AS weight
+            FROM (
+                SELECT id, movie_id, score, created_at FROM rating
+                WHERE user_id = :by_user AND score >= {LIKE}
+                ORDER BY created_at DESC, id DESC LIMIT {LATEST_LIKES}
+            ) AS latest
+        ),
+        best AS (
+            SELECT id, score FROM (
+                SELECT neighbour_id AS id, sum(neighbour.weight * liked.weight) AS score
+                FROM liked CROSS JOIN neighbour
+                WHERE neighbour.movie_id = liked.movie_id
+                  AND neighbour_id NOT IN (SELECT movie_id FROM rating WHERE user_id = :by_user)
+                GROUP BY neighbour_id
+            ) AS candidate
+            {_IS_OF_GENRE if within_genre else ""}
+            ORDER BY score DESC, id LIMIT :row_limit
+        )
+        SELECT best.id, best.score, liked.movie_id AS reason_id,
+               row_number() OVER (
+                   PARTITION BY best.id
+                   ORDER BY neighbour.weight * liked.weight DESC, liked.movie_id
+               ) AS place
+        FROM best CROSS JOIN liked CROSS JOIN neighbour
+        WHERE neighbour.movie_id = liked.movie_id AND neighbour.neighbour_id = best.id
+    """  # noqa: S608 - constants
+    names = ("id", "score", "reason_id", "place")
+    explained = text(sql).columns(*map(column, names)).subquery()
+    reason = MOVIE.alias("reason")
+    return (
+        select(*MOVIE_COLUMNS, reason.c.id, reason.c.title)
+        .join_from(explained, MOVIE, MOVIE.c.id == explained.c.id)
+        .join(reason, reason.c.id == explained.c.reason_id)
+        .where(explained.c.place <= MAX_REASONS)
+        .order_by(explained.c.score.desc(), explained.c.id, explained.c.place)
+    )
+
+
+@cache
+def others(*filters: str, rated: bool, genre_first: bool) -> Select[Any]:
+    """Select what a user has not rated and is not chosen yet, by the weighted ranking."""
+    movies = (top_rated if rated else unrated)(
+        *filters, ranking="weighted", genre_first=genre_first
+    )
+    by_user = select(RATING.c.movie_id).where(RATING.c.user_id == bindparam("by_user"))
+    return movies.where(
+        MOVIE.c.id.not_in(by_user), MOVIE.c.id.not_in(bindparam("chosen", expanding=True))
+    )
+
+
+LIKES = select(*RATING.c["movie_id", "user_id"]).where(
+    RATING.c.user_id.is_not(None), RATING.c.score >= LIKE
+)
+MOVIE_IDS = select(MOVIE.c.id).order_by(MOVIE.c.id)
+RATINGS_BY_TIME = (
+    select(*RATING.c["user_id", "movie_id", "score"])
+    .where(RATING.c.user_id.is_not(None))
+    .order_by(*RATING.c["user_id", "created_at", "id"])
+)
+
+# New neighbours are staged in a temporary table, for which nobody waits. On SQLite it has the form
+# of the stored one: from such a table into an empty one SQLite copies rows as they are, many times
+# faster than it inserts them. Source: "xfer optimization" in SQLite's insert.c.
+STAGE_ON_SQLITE = str(CreateTable(NEIGHBOUR).compile(dialect=sqlite.dialect())).replace(
+    "TABLE neighbour", "TEMP TABLE staged_neighbour", 1
+)
+INDEX_STAGED_ON_SQLITE = "CREATE INDEX temp.ix_staged_neighbour ON staged_neighbour (neighbour_id)"
+STAGE_ON_POSTGRESQL = text("CREATE TEMP TABLE staged_neighbour (LIKE neighbour) ON COMMIT DROP")
+COPY_TO_STAGED_ON_POSTGRESQL = "COPY staged_neighbour FROM STDIN"
+# Keeps another training out, and nobody else.
+LOCK_ON_POSTGRESQL = text("LOCK TABLE neighbour IN SHARE UPDATE EXCLUSIVE MODE")
+DELETE_NEIGHBOURS = delete(NEIGHBOUR)
+# Nobody deletes them on PostgreSQL until the transaction ends.
+LOCK_STAGED_MOVIES = (
+    select(MOVIE.c.id)
+    .where(MOVIE.c.id.in_(text("SELECT movie_id FROM staged_neighbour")))
+    .with_for_update(read=True, key_share=True)
+)
+UNSTAGE = text("DELETE FROM staged_neighbour WHERE :this_movie IN (movie_id, neighbour_id)")
+INSERT_STAGED = text("INSERT INTO neighbour SELECT * FROM staged_neighbour")
+
+
+@cache
+def stage_on_sqlite(count: int) -> str:
+    """Return the insert of so many staged neighbours. Its parameters are their columns in turn."""
+    return f"INSERT INTO staged_neighbour VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - constants
