@@ -152,38 +152,42 @@ def _merge_movies(
 ) -> dict[int, int]:
     """Store movies and return a map from the given ids to the stored ones."""
     ids: dict[int, int] = {}
-    # By stored id: the row that describes each movie, the movie before, and whether it changed.
+    # By stored id: the row that describes each movie, and the movie as it was found or inserted.
     given: dict[int, MovieRow] = {}
     before: dict[int, Row[Any]] = {}
-    updated: set[int] = set()
+    inserted: set[int] = set()
+    changed: set[int] = set()
     for batch in _batches(map(_normalized, movies)):
         first: dict[str, MovieRow] = {}
         for movie in batch:
             first.setdefault(movie.title, movie)
         rows = connection.execute(statements.MOVIES_BY_TITLE, {"titles": [*first]})
         stored = {row.title: row for row in rows}
-        known = {row.id: row for row in stored.values() if row.id not in given}
-        changed = {
+        described = {
             row.id: movie
-            for row in known.values()
-            if (movie := first[row.title]).year != row.year or movie.genres != row.genres
+            for row in stored.values()
+            if row.id not in given
+            and ((movie := first[row.title]).year != row.year or movie.genres != row.genres)
         }
-        new = [movie for title, movie in first.items() if title not in stored]
-        _describe(connection, changed)
-        stored |= _insert(connection, new)
+        _describe(connection, described)
+        new = _insert(connection, [movie for title, movie in first.items() if title not in stored])
+        stored |= new
         for movie in batch:
-            movie_id = ids[movie.id] = stored[movie.title].id
-            standing = given.setdefault(movie_id, movie)
-            if standing is not movie:
+            row = stored[movie.title]
+            ids[movie.id] = row.id
+            standing = given.setdefault(row.id, movie)
+            if standing is movie:
+                before[row.id] = row
+            else:
                 counts.movies_merged += 1
                 counts.different_movies_merged += _differ(standing.imdb_id, movie.imdb_id)
-        before |= known
-        updated |= changed.keys()
-        counts.movies_new += len(new)
+        inserted |= {row.id for row in new.values()}
+        changed |= described.keys()
     for name in statements.SET_EXTERNAL_ID:
-        updated |= before.keys() & _merge_external_ids(connection, name, given, before, counts)
-    counts.movies_updated = len(updated)
-    counts.movies_unchanged = len(before) - len(updated)
+        changed |= _merge_external_ids(connection, name, given, before, counts)
+    counts.movies_new = len(inserted)
+    counts.movies_updated = len(changed - inserted)
+    counts.movies_unchanged = len(given.keys() - inserted - changed)
     return ids
 
 
@@ -200,15 +204,17 @@ def _describe(connection: Connection, movies: dict[int, MovieRow]) -> None:
 
 
 def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row[Any]]:
-    """Store new movies and return their ids and titles by title."""
+    """Store new movies, with external ids that no other movie has, and return them by title."""
     if not movies:
         return {}
+    taken = {name: _taken(connection, name, movies) for name in statements.SET_EXTERNAL_ID}
     values = [
         {
             "title": movie.title,
             "search_title": search_key(movie.title),
             "year": movie.year,
             **_genre_columns(movie),
+            **{name: _claim(getattr(movie, name), taken[name]) for name in taken},
         }
         for movie in movies
     ]
@@ -239,28 +245,41 @@ def _merge_external_ids(
     counts: MergeCounts,
 ) -> set[int]:
     """Give stored movies their ids of another catalogue, and return the movies that changed."""
-    old = {movie_id: getattr(row, name) for movie_id, row in before.items()}
     wanted = {
-        movie_id: external_id
+        movie_id: movie
         for movie_id, movie in movies.items()
-        if (external_id := getattr(movie, name)) not in {None, old.get(movie_id)}
+        if getattr(movie, name) not in {None, getattr(before[movie_id], name)}
     }
     # Taken away first, so that movies can swap theirs.
-    cleared = [movie_id for movie_id in wanted if old.get(movie_id) is not None]
-    _set_external_ids(connection, name, dict.fromkeys(cleared))
-    taken = set()
-    for external_ids in _batches(wanted.values()):
-        holders = connection.execute(statements.TAKEN_IDS[name], {"external_ids": external_ids})
-        taken |= set(holders.scalars())
+    _set_external_ids(connection, name, dict.fromkeys(wanted))
+    taken = _taken(connection, name, wanted.values())
     assigned = {}
-    for movie_id, external_id in wanted.items():
-        counts.external_ids_left_out += external_id in taken
-        kept = old.get(movie_id) if external_id in taken else external_id
-        if kept is not None and kept not in taken:
-            assigned[movie_id] = kept
-            taken.add(kept)
+    for movie_id, movie in wanted.items():
+        external_id = _claim(getattr(movie, name), taken)
+        if external_id is None:
+            counts.external_ids_left_out += 1
+            external_id = _claim(getattr(before[movie_id], name), taken)
+        assigned[movie_id] = external_id
     _set_external_ids(connection, name, assigned)
-    return {movie_id for movie_id in wanted if assigned.get(movie_id) != old.get(movie_id)}
+    return {key for key, value in assigned.items() if value != getattr(before[key], name)}
+
+
+def _taken(connection: Connection, name: str, movies: Iterable[MovieRow]) -> set[Any]:
+    """Return the external ids of these movies that stored movies have."""
+    external_ids = {getattr(movie, name) for movie in movies} - {None}
+    taken: set[Any] = set()
+    for batch in _batches(external_ids):
+        rows = connection.execute(statements.TAKEN_IDS[name], {"external_ids": batch})
+        taken |= set(rows.scalars())
+    return taken
+
+
+def _claim(external_id: Any, taken: set[Any]) -> Any:  # noqa: ANN401 - a text or a number
+    """Return an external id and note it as taken, or None if it was taken already."""
+    if external_id in taken:
+        return None
+    taken.add(external_id)
+    return external_id
 
 
 def _set_external_ids(connection: Connection, name: str, ids: dict[int, Any]) -> None:

@@ -66,7 +66,7 @@ def _page(table: Table, row: Iterable[ColumnElement[Any]]) -> Select[Any]:
 
 
 MOVIES_BY_TITLE = select(*_MOVIE_ROW).where(MOVIE.c.title.in_(bindparam("titles", expanding=True)))
-INSERT_MOVIES = insert(MOVIE).returning(MOVIE.c.id, MOVIE.c.title)
+INSERT_MOVIES = insert(MOVIE).returning(*MOVIE.c["id", "title", "imdb_id", "tmdb_id"])
 DESCRIBE_MOVIE = (
     update(MOVIE)
     .where(MOVIE.c.id == bindparam("this_movie"))
