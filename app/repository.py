@@ -125,7 +125,8 @@ class MovieRepository:
                 *filters,
                 sort=sort,
                 backwards=part.backwards,
-                scarce=bool(filters) and is_scarce(total, part.offset + part.limit),
+                scarce=bool(filters)
+                and is_scarce(total, part.offset + part.limit, searched=bool(q)),
             )
             rows = connection.execute(page, filters | part.parameters).all()
         movies = Page((MovieRead(*row) for row in part.in_order(rows)), total)

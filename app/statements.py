@@ -44,10 +44,11 @@ T = TypeVar("T")
 # The Bayesian average's prior: each movie starts with this many ratings of the scale's middle.
 PRIOR_COUNT = 10
 PRIOR_MEAN = 3.0
-# In a catalogue of MovieLens' size: how many rows a walk in order passes, for each row sought and
-# match, in the time in which a match is fetched and sorted. Within a factor of ten it hardly
-# matters.
-WALK = 25_000
+# In a catalogue of MovieLens' size, finding and sorting n matches takes as long as a walk in order
+# to as many as are wanted where n^2 is about this many times their number. To find the matches of a
+# search takes a scan, so there a walk is longer the cheaper way.
+WALK = 100_000
+WALK_OF_A_SEARCH = 1_000
 
 MOVIE = SQLModel.metadata.tables[str(Movie.__tablename__)]
 RATING = SQLModel.metadata.tables[str(Rating.__tablename__)]
@@ -182,9 +183,9 @@ def page_of_movies(*filters: str, sort: str, backwards: bool, scarce: bool) -> S
     return page.where(MOVIE.c.id.in_(_matching(filters)))
 
 
-def is_scarce(matches: int, wanted: int) -> bool:
+def is_scarce(matches: int, wanted: int, *, searched: bool = False) -> bool:
     """Tell whether sorting all matches is cheaper than a walk in order to as many as are wanted."""
-    return matches**2 <= wanted * WALK
+    return matches**2 <= wanted * (WALK_OF_A_SEARCH if searched else WALK)
 
 
 def _matching(filters: tuple[str, ...]) -> Select[Any]:
