@@ -164,7 +164,7 @@ async def _answer_service_error(_request: Request, error: errors.MovieServiceErr
     return _json(response, response.detail or str(error))
 
 
-async def _answer_validation_error(_request: Request, error: RequestValidationError) -> Response:
+async def _answer_validation_error(request: Request, error: RequestValidationError) -> Response:
     # Without the input that FastAPI would add: it can be what no JSON can hold.
     problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
     if isinstance(error.body, bytes):
@@ -173,7 +173,10 @@ async def _answer_validation_error(_request: Request, error: RequestValidationEr
         problems.append(NOT_SENT_AS_JSON)
     places = dict.fromkeys(".".join(map(str, problem["loc"])) for problem in problems)
     # The names without the values, which may be secret; and not all of thousands of them.
-    log_event("request.rejected", fields=",".join(places)[:MAX_LOGGED_FIELDS])
+    fields = ",".join(places)
+    if key := request.app.state.settings.api_key:
+        fields = fields.replace(key.get_secret_value(), "***")  # sent without a name
+    log_event("request.rejected", fields=fields[:MAX_LOGGED_FIELDS])
     return _json(response_of(type(error)), problems)
 
 

@@ -14,6 +14,7 @@ from httpx2 import Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 
+from app.config import Settings
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.routes.route_class import ServiceRoute
 from tests.helpers import Sample, everything, store
@@ -633,6 +634,7 @@ def test_new_route_checks_its_query_without_having_to_ask() -> None:
         return values
 
     app = FastAPI(exception_handlers=EXCEPTION_HANDLERS)
+    app.state.settings = Settings()
     app.state.kept = None
     app.include_router(router, prefix="/new")
     client = TestClient(app)
