@@ -23,6 +23,8 @@ POSTGRESQL_READ_THREADS = 4
 WAL_BYTES = 64 * 2**20
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
+# Key of a connection's info: whether a pooler stands between it and PostgreSQL.
+_IS_POOLED = "movie_service.is_pooled"
 
 
 def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
@@ -80,16 +82,37 @@ def _postgresql_engine(
     lock_timeout: float,
     **options: Any,  # noqa: ANN401 - create_engine's own
 ) -> Engine:
-    milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 for no limit
-    arguments = {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "client_encoding": "utf8",
-        "options": f"-c lock_timeout={milliseconds}",
-    }
+    arguments = {"connect_timeout": CONNECT_TIMEOUT, "client_encoding": "utf8"}
     # What the URL says of the connection holds.
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     with readable_database_errors(url):
-        return create_engine(url, connect_args=arguments, **options)
+        engine = create_engine(url, connect_args=arguments, **options)
+    # Not in the start-up packet, where the URL's own options would replace it.
+    milliseconds = max(1, round(lock_timeout * 1000))  # PostgreSQL takes 0 for no limit
+    limit = f"lock_timeout = {milliseconds}"
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        driver: Any = connection
+        driver.autocommit = True
+        with driver.cursor() as cursor:
+            [backend] = cursor.execute("SELECT pg_backend_pid()").fetchone()
+            # A pooler such as PgBouncer answers for the server, and in its transaction mode each
+            # transaction may run on another of the server's connections: what outlives one would
+            # be missing there, and disturb others.
+            entry.info[_IS_POOLED] = driver.info.backend_pid != backend
+            if entry.info[_IS_POOLED]:
+                driver.prepare_threshold = None
+            else:
+                cursor.execute(f"SET {limit}")
+        driver.autocommit = False
+
+    @event.listens_for(engine, "begin")
+    def begin_transaction(connection: Connection) -> None:
+        if connection.info[_IS_POOLED]:
+            connection.exec_driver_sql(f"SET LOCAL {limit}")
+
+    return engine
 
 
 def _sqlite_engine(

@@ -14,7 +14,10 @@ from app.errors import (
     DatabaseError,
     DatabaseFull,
     DatabaseUnavailable,
+    IdsExhausted,
+    PermissionMissing,
     SchemaMissing,
+    SequenceBehind,
     SetupError,
 )
 
@@ -22,7 +25,9 @@ from app.errors import (
 _MEANINGS: dict[tuple[str, ...], type[DatabaseError]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): DatabaseBusy,
     ("SQLITE_FULL", "53100"): DatabaseFull,
+    ("2200H",): IdsExhausted,
     ("42P01", "42703"): SchemaMissing,
+    ("42501",): PermissionMissing,
     ("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY"): DatabaseUnavailable,
     ("SQLITE_CORRUPT", "SQLITE_NOTADB"): DatabaseUnavailable,
     # Lost connections, too many of them, a shutdown, a standby that cannot write.
@@ -42,6 +47,8 @@ def database_error(error: DBAPIError) -> DatabaseError | None:
     for prefixes, meaning in _MEANINGS.items():
         if code.startswith(prefixes):
             return meaning()
+    if isinstance(error, IntegrityError) and (violated_constraint(error) or "").startswith("pk_"):
+        return SequenceBehind()
     # SQLite has no code of its own for it.
     if code == "SQLITE_ERROR" and str(error.orig).startswith(("no such table", "no such column")):
         return SchemaMissing()
@@ -70,6 +77,11 @@ def is_interrupted(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and str(code_of(error)).startswith(interrupts)
 
 
+def is_deadlock(error: Exception) -> bool:
+    """Tell whether PostgreSQL has undone a transaction so that another one could go on."""
+    return isinstance(error, DBAPIError) and code_of(error) == "40P01"
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Tell whether SQLite has waited for another connection's lock in vain."""
     return error.sqlite_errorname.startswith("SQLITE_BUSY")
@@ -96,6 +108,11 @@ def readable_database_errors(url: URL) -> Iterator[None]:
             raise SetupError(_explain_sqlite(error.orig, url.database)) from error
         if isinstance(database_error(error), DatabaseBusy):
             raise SetupError(_locked(url.render_as_string())) from error
+        if isinstance(database_error(error), SequenceBehind):
+            raise SetupError(
+                "The database gives out ids that are taken. Nothing was changed.\n"
+                "To get the fix, run: uv run python scripts/db.py check"
+            ) from error
         reason = str(error.orig).strip().partition("\n")[0]
         if not isinstance(error, OperationalError):
             raise SetupError(

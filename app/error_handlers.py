@@ -103,11 +103,24 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     errors.UnsupportedEncoding: ErrorResponse(415, None, {"Accept-Encoding": "identity"}),
     errors.DatabaseBusy: ErrorResponse(503, "The database is busy, try again in a moment", RETRY),
     errors.DatabaseFull: ErrorResponse(507, "The database's disk is full, nothing was stored"),
+    errors.IdsExhausted: ErrorResponse(507, "All ids are used, nothing was stored"),
     errors.DatabaseError: ErrorResponse(503, "The database cannot be used at the moment", RETRY),
     errors.DatabaseFileReplaced: ErrorResponse(
         503,
         "The database file was deleted, replaced or overwritten while the service was running. "
         "Restart the service.",
+        RETRY,
+    ),
+    errors.PermissionMissing: ErrorResponse(
+        503,
+        "The service's database role lacks permissions: it needs SELECT, INSERT, UPDATE and "
+        "DELETE on the tables, and USAGE and SELECT on the sequences.",
+        RETRY,
+    ),
+    errors.SequenceBehind: ErrorResponse(
+        503,
+        "The database gives out ids that are taken, nothing was stored. "
+        "To get the fix, run: uv run python scripts/db.py check",
         RETRY,
     ),
     errors.SchemaMissing: ErrorResponse(

@@ -60,12 +60,24 @@ class DatabaseFull(DatabaseError):
     """The database's disk is full."""
 
 
+class IdsExhausted(DatabaseFull):
+    """Every id that a movie or rating can have is used."""
+
+
 class DatabaseUnavailable(DatabaseError):
     """The database is out of reach, read-only or broken."""
 
 
 class DatabaseFileReplaced(DatabaseUnavailable):
     """The SQLite file is not the one that was opened: deleted, moved, replaced or overwritten."""
+
+
+class PermissionMissing(DatabaseUnavailable):
+    """The service's database role may not read or write what the service does."""
+
+
+class SequenceBehind(DatabaseUnavailable):
+    """The database gives out ids that stored rows have, since these were copied with their ids."""
 
 
 class SchemaMissing(DatabaseError):

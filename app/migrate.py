@@ -16,12 +16,19 @@ from sqlmodel import SQLModel
 from app.config import PROJECT_ROOT
 from app.db import create_migration_engine
 from app.db_errors import readable_database_errors
-from app.errors import SetupError
+from app.errors import PermissionMissing, SetupError
 
 # Seconds that a worker which starts waits for another one's migration.
 MIGRATION_TIMEOUT = 60.0
 # Any number, the same in every process that may migrate the same PostgreSQL database.
 MIGRATION_LOCK = 7_305_812
+_PERMISSIONS = text("""
+    SELECT bool_and(has_table_privilege(name, privilege))
+       AND has_sequence_privilege(pg_get_serial_sequence('movie', 'id'), 'USAGE')
+       AND has_sequence_privilege(pg_get_serial_sequence('rating', 'id'), 'USAGE')
+    FROM unnest(ARRAY['movie', 'rating', 'movie_genre']) AS name,
+         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
+""")
 
 
 def is_at_head(engine: Engine) -> bool:
@@ -153,6 +160,16 @@ def require_schema(connection: Connection) -> None:
             f"The database's schema is at {current or 'no revision'}, the service needs {head}.\n"
             "Run: uv run alembic upgrade head"
         )
+
+
+def require_permissions(connection: Connection) -> None:
+    """Refuse a role of PostgreSQL's that may not write. SQLite has none.
+
+    Raises:
+        PermissionMissing: it lacks a privilege.
+    """
+    if connection.dialect.name == "postgresql" and not connection.scalar(_PERMISSIONS):
+        raise PermissionMissing
 
 
 def require_file(url: URL) -> None:

@@ -19,6 +19,7 @@ from app.db_errors import violated_constraint
 from app.errors import (
     DuplicateExternalId,
     DuplicateTitle,
+    IdsExhausted,
     MovieNotFound,
     MoviesNotFound,
     RatingNotFound,
@@ -27,6 +28,7 @@ from app.logs import log_event
 from app.models import (
     DEFAULT_GENRE,
     GENRE_SEPARATOR,
+    INTEGER_MAX,
     normalize_genre,
     normalize_genres,
     normalize_imdb_id,
@@ -223,6 +225,8 @@ class MovieRepository:
             for movie_id, title in connection.execute(statements.WRONG_AGGREGATES):
                 yield f"movie {movie_id} ({title}): the rating aggregates differ from its ratings"
             yield from _problems_of_movies(connection)
+            if connection.dialect.name == "postgresql":
+                yield from _problems_of_sequences(connection)
 
     def create(
         self,
@@ -245,6 +249,7 @@ class MovieRepository:
         values |= _genre_columns(genres)
         with writing(self._session) as connection, _unique(values):
             movie = MovieRead(*connection.execute(statements.INSERT_MOVIE, values).one())
+            _require_id_in_range(movie.id)
             _insert_genres(connection, movie.id, genres)
             self._log("movie.created", movie_id=movie.id)
         return movie
@@ -262,6 +267,7 @@ class MovieRepository:
                 statement = ignore.values(values).returning(statements.MOVIE.c.id)
                 movie_id = connection.execute(statement).scalar_one_or_none()
                 if movie_id is not None:
+                    _require_id_in_range(movie_id)
                     _insert_genres(connection, movie_id, genres)
                     created += 1
             if created:
@@ -347,6 +353,7 @@ class MovieRepository:
             if old is None:
                 values |= {"movie_id": movie_id, "user_id": user_id}
                 row = connection.execute(statements.INSERT_RATING, values).one()
+                _require_id_in_range(row.id)
                 _adjust_aggregates(connection, movie_id, count_change=1, sum_change=score)
             else:
                 row = connection.execute(statements.REPLACE_RATING.values(values), key).one()
@@ -494,6 +501,31 @@ def _problems_of_movies(connection: Connection) -> Iterator[str]:
         yield f"genres of {len(looked_up)} movie(s) that do not exist"
 
 
+def _problems_of_sequences(connection: Connection) -> Iterator[str]:
+    for table, largest_id in statements.LARGEST_ID.items():
+        sequence = connection.execute(statements.SEQUENCE, {"of_table": table.name}).scalar_one()
+        largest = connection.execute(largest_id).scalar_one()
+        if sequence is None or largest is None:
+            continue
+        value, is_called = connection.execute(statements.sequence_state(sequence)).one()
+        if value + is_called <= largest:
+            fix = f"SELECT setval('{sequence}', max(id)) FROM {table.name};"  # noqa: S608 - to read
+            yield (
+                f"{table.name}: the next id is {value + is_called}, but ids up to {largest} are "
+                f"taken. Run in psql: {fix}"
+            )
+
+
+def _require_id_in_range(new_id: int) -> None:
+    """Refuse an id that no path could name. PostgreSQL gives out none, SQLite goes on to 2^63.
+
+    Raises:
+        IdsExhausted: it is above INTEGER_MAX.
+    """
+    if new_id > INTEGER_MAX:
+        raise IdsExhausted
+
+
 def _is_normal(stored: T, normalize: Callable[[T], T]) -> bool:
     try:
         return normalize(stored) == stored
@@ -541,6 +573,10 @@ def _store(connection: Connection, ratings: Sequence[NewRating]) -> None:
     ):
         if rows:
             connection.execute(statement, rows)
+    if new and connection.dialect.name == "sqlite":
+        _require_id_in_range(
+            connection.execute(statements.LARGEST_ID[statements.RATING]).scalar_one()
+        )
 
 
 def _stored_scores(

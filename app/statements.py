@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    Table,
     TypeDecorator,
     UnaryExpression,
     and_,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     type_coerce,
     update,
 )
@@ -254,6 +256,11 @@ def rating_aggregates(
     }
 
 
+def sequence_state(sequence: str) -> Select[Any]:
+    """Select the last id that a sequence of PostgreSQL has given out, or else is to give out."""
+    return select(text("last_value"), text("is_called")).select_from(text(sequence))
+
+
 _this_movie = MOVIE.c.id == bindparam("this_movie")
 _its_ratings = RATING.c.movie_id == bindparam("this_movie")
 _its_rating_by_user = (_its_ratings, RATING.c.user_id == bindparam("by_user"))
@@ -343,6 +350,12 @@ REPLACE_RATINGS = (
     .where(*_its_rating_by_user)
     .values(score=bindparam("new_score"), created_at=bindparam("new_created_at"))
 )
+
+# The sequence behind the ids of a table, as PostgreSQL spells its name; None if it owns none.
+SEQUENCE = select(func.pg_get_serial_sequence(bindparam("of_table"), "id"))
+LARGEST_ID: dict[Table, Select[Any]] = {
+    table: select(func.max(table.c.id)) for table in (MOVIE, RATING)
+}
 
 MOVIE_TEXTS: Select[Any] = select(
     *MOVIE.c["id", "title", "search_title", "imdb_id"], _genres

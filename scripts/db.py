@@ -43,7 +43,7 @@ def seed() -> None:
 
 @cli.command()
 def check() -> None:
-    """Compare the schema with the models, and check foreign keys and rating aggregates."""
+    """Compare the schema with the models, and check foreign keys, aggregates and sequences."""
     sound = True
     with open_session() as session:
         for problem in problems_of(session):

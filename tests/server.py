@@ -253,6 +253,20 @@ def serving(app: FastAPI) -> Iterator[Server]:
             thread.join(DEADLINE_SECONDS)
 
 
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+    return port
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether a program of this machine listens at a port."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
 def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
     """Return as soon as a condition holds.
 

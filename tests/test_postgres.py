@@ -1,19 +1,22 @@
 """PostgreSQL: the faults that only it has, and that it searches as SQLite does."""
 
+import json
 import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import Connection, NullPool, create_engine, event
+from sqlalchemy import Connection, NullPool, create_engine, event, make_url
 from sqlmodel import Session
 
 from app.config import Settings
+from app.db import create_db_engine
 from app.errors import SetupError
 from app.main import create_app
 from app.migrate import MIGRATION_LOCK, migrate_to_head
@@ -21,6 +24,7 @@ from app.repository import MovieRepository
 from app.search import search_key, search_words
 from tests.databases import POSTGRES_URL, new_postgresql
 from tests.helpers import rating_rows
+from tests.server import wait_until
 
 needs_postgresql = pytest.mark.skipif(
     POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server"
@@ -32,6 +36,18 @@ NO_SCHEMA = {
 }
 BUSY = {"detail": "The database is busy, try again in a moment"}
 FULL = {"detail": "The database's disk is full, nothing was stored"}
+NO_PERMISSION = {
+    "detail": "The service's database role lacks permissions: it needs SELECT, INSERT, UPDATE and "
+    "DELETE on the tables, and USAGE and SELECT on the sequences."
+}
+SEQUENCE_BEHIND = {
+    "detail": "The database gives out ids that are taken, nothing was stored. "
+    "To get the fix, run: uv run python scripts/db.py check"
+}
+BEHIND = (
+    "TABLE: the next id is 1, but ids up to 1 are taken. "
+    "Run in psql: SELECT setval('public.TABLE_id_seq', max(id)) FROM TABLE;"
+)
 FIVE_STARS = {"movie_id": 1, "user_id": 1, "score": 5}
 
 # Mixed case, accents, letters that grow when their case is folded, what LIKE takes for a pattern,
@@ -284,6 +300,119 @@ def test_changes_of_the_same_movies_at_once_neither_deadlock_nor_miscount(
     assert unforeseen == []
     assert problems == []
     assert len(movie_ids) > 10
+
+
+@pytest.fixture
+def reader_url(postgres_url: str, administrator: Connection) -> Iterator[str]:
+    """The URL of a role that may read everything and write nothing."""
+    name = f"reader_{uuid4().hex}"
+    for statement in (
+        f"CREATE ROLE {name} LOGIN PASSWORD 'reader'",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}",
+    ):
+        administrator.exec_driver_sql(statement)
+    url = make_url(postgres_url).set(username=name, password="reader")  # noqa: S106 - a test's own
+    yield url.render_as_string(hide_password=False)
+    administrator.exec_driver_sql(f"DROP OWNED BY {name}")
+    administrator.exec_driver_sql(f"DROP ROLE {name}")
+
+
+@needs_postgresql
+@pytest.mark.usefixtures("service")
+def test_role_that_may_not_write_is_503_to_writes_and_probes_while_reads_go_on(
+    reader_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Settings(database_url=reader_url, auto_setup=False))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        read = client.get("/movies/1")
+        refused = [
+            client.get("/ready"),
+            client.post("/movies", json={"title": "Alien", "year": 1979}),
+            client.patch("/movies/1", json={"year": 1996}),
+            client.delete("/movies/1"),
+            client.post("/ratings", json=FIVE_STARS),
+            client.post("/ratings/batch", json=[FIVE_STARS]),
+        ]
+
+    assert read.status_code == 200
+    assert {(response.status_code, response.text) for response in refused} == {
+        (503, json.dumps(NO_PERMISSION, separators=(",", ":")))
+    }
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@needs_postgresql
+def test_sequences_behind_the_ids_are_503_until_the_fix_that_check_prints(
+    service: TestClient, administrator: Connection
+) -> None:
+    service.post("/ratings", json=FIVE_STARS | {"user_id": 2})
+    # As a tool leaves them that copies rows with their ids.
+    for sequence in ("movie_id_seq", "rating_id_seq"):
+        administrator.exec_driver_sql(f"SELECT setval('{sequence}', 1, false)")
+    alien = {"title": "Alien", "year": 1979}
+    engine = application(service).state.engine
+
+    refused = [service.post("/movies", json=alien), service.post("/ratings", json=FIVE_STARS)]
+    for sequence in ("movie_id_seq", "rating_id_seq"):
+        administrator.exec_driver_sql(f"SELECT setval('{sequence}', 1, false)")
+    with Session(engine) as session:
+        problems = [*MovieRepository(session).problems()]
+    for problem in problems:
+        administrator.exec_driver_sql(problem.partition("Run in psql: ")[2])
+    with Session(engine) as session:
+        left = [*MovieRepository(session).problems()]
+    stored = [service.post("/movies", json=alien), service.post("/ratings", json=FIVE_STARS)]
+
+    assert [(response.status_code, response.json()) for response in refused] == [
+        (503, SEQUENCE_BEHIND)
+    ] * 2
+    assert problems == [
+        BEHIND.replace("TABLE", "movie"),
+        BEHIND.replace("TABLE", "rating"),
+    ]
+    assert left == []
+    assert [response.status_code for response in stored] == [201, 204]
+
+
+@needs_postgresql
+@pytest.mark.parametrize("query", ["", "?options=-c%20application_name%3Dtheirs"])
+def test_waits_for_locks_are_limited_whatever_options_the_url_has(
+    postgres_url: str, query: str
+) -> None:
+    engine = create_db_engine(postgres_url + query, busy_timeout=0.2)
+    with engine.connect() as connection:
+        limit = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
+    engine.dispose()
+
+    assert limit == "200ms"
+
+
+@needs_postgresql
+@pytest.mark.slow
+def test_a_rename_that_ends_in_a_deadlock_is_repeated_once(
+    service: TestClient, administrator: Connection
+) -> None:
+    service.post("/movies", json={"title": "Ronin", "year": 1998})
+    # So that PostgreSQL undoes the service's transaction, not this one.
+    administrator.exec_driver_sql("SET deadlock_timeout = '1h'")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting += " AND datname = current_database()"
+
+    with ThreadPoolExecutor(1) as pool:
+        administrator.exec_driver_sql("BEGIN")
+        administrator.exec_driver_sql("UPDATE movie SET title = 'Ronin (1998)' WHERE id = 2")
+        renamed = pool.submit(service.patch, "/movies/1", json={"title": "Ronin"})
+        wait_until(
+            lambda: administrator.exec_driver_sql(waiting).scalar_one() > 0,
+            lambda: "the rename does not wait for the other one",
+        )
+        administrator.exec_driver_sql("UPDATE movie SET title = 'Heat (1995)' WHERE id = 1")
+        administrator.exec_driver_sql("COMMIT")
+        response = renamed.result()
+
+    assert (response.status_code, response.json()["title"]) == (200, "Ronin")
+    titles = [movie["title"] for movie in service.get("/movies?sort=id").json()]
+    assert titles == ["Ronin", "Ronin (1998)"]
 
 
 @needs_postgresql

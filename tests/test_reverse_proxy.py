@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,15 @@ import httpx
 import pytest
 
 from app.config import PROJECT_ROOT
-from tests.server import DEADLINE_SECONDS, Server, ServerProcess, running_server, wait_until
+from tests.server import (
+    DEADLINE_SECONDS,
+    Server,
+    ServerProcess,
+    free_port,
+    is_listening,
+    running_server,
+    wait_until,
+)
 
 MAIN = """
 daemon off;
@@ -37,14 +44,6 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 WRITES_AT_ONCE = 40
 
 
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port: int = unused.getsockname()[1]
-    return port
-
-
 @contextmanager
 def nginx_before(server: ServerProcess, folder: Path) -> Iterator[Server]:
     """Run nginx as the README configures it, with short times, and yield it when it answers."""
@@ -63,13 +62,8 @@ def nginx_before(server: ServerProcess, folder: Path) -> Iterator[Server]:
     configuration = folder / "nginx.conf"
     configuration.write_text(MAIN.format(folder=folder, user=user, shown=shown))
     process = subprocess.Popen([str(NGINX), "-c", str(configuration)])  # noqa: S603 - as above
-
-    def is_up() -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", port)) == 0
-
     try:
-        wait_until(is_up, lambda: "nginx is not up")
+        wait_until(lambda: is_listening(port), lambda: "nginx is not up")
         yield Server(f"http://127.0.0.1:{port}")
     finally:
         process.terminate()

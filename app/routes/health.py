@@ -5,7 +5,7 @@ from fastapi.exceptions import RequestValidationError
 
 from app.dependencies import SessionDep
 from app.error_handlers import READ_ERRORS, error_responses
-from app.migrate import require_schema
+from app.migrate import require_permissions, require_schema
 from app.routes.route_class import ServiceRoute
 from app.schemas import Status
 from app.transactions import reading
@@ -36,7 +36,8 @@ async def health() -> Status:
     responses=error_responses(*READ_ERRORS),
 )
 def ready(session: SessionDep) -> Status:
-    """The database answers and its schema is the one that this version needs."""
+    """The database answers, its schema is the one that this version needs, and it may write."""
     with reading(session) as connection:
         require_schema(connection)
+        require_permissions(connection)
     return Status(status="ok")

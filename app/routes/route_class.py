@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from app.compression import MIN_BYTES, accepts_gzip, compress
-from app.db_errors import is_interrupted
+from app.db_errors import is_deadlock, is_interrupted
 from app.dependencies import require_api_key
 from app.errors import DatabaseBusy, UnsupportedEncoding
 from app.etags import etag_of, is_among, of_gzip
@@ -59,7 +59,8 @@ class ServiceRoute(APIRoute):
       FastAPI would switch threads once more for that, which costs more than the validation of
       what the repository returns. Gain: a tenth of the requests/s of one movie.
     - The result of a read gets an ETag, and is compressed for callers who ask for it.
-    - A write waits for its turn, see limit_concurrent_writes().
+    - A write waits for its turn, see limit_concurrent_writes(). After a deadlock it is repeated
+      once.
     """
 
     has_etag = True
@@ -130,6 +131,12 @@ def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., An
     async def write(request: Request, arguments: dict[str, Any]) -> object:
         turn = await limit_concurrent_writes(request.app)
         try:
+            try:
+                return await run_in_threadpool(function, **arguments)
+            except Exception as error:
+                if not is_deadlock(error):
+                    raise
+            # The other transaction goes on, so that this one finds its locks free or waits.
             return await run_in_threadpool(function, **arguments)
         finally:
             turn.release()
