@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, Self
 
 from dotenv.parser import parse_stream
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="sqlite:///./movies.db",
         description="SQLite file or PostgreSQL. A relative file lies in the project's folder.",
+    )
+    read_database_url: str | None = Field(
+        default=None,
+        description=(
+            "PostgreSQL's replicas, which are read from. Writes then wait until the synchronous "
+            "ones have applied them."
+        ),
     )
     auto_setup: bool = Field(
         default=True,
@@ -147,9 +154,11 @@ class Settings(BaseSettings):
     def _upper_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("database_url")
+    @field_validator("database_url", "read_database_url")
     @classmethod
-    def _one_meaning_from_every_folder(cls, value: str) -> str:
+    def _one_meaning_from_every_folder(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
             # The short form is what hosting services hand out.
             url = make_url(re.sub(r"^postgres://", "postgresql://", value))
@@ -177,6 +186,17 @@ class Settings(BaseSettings):
                 return url.render_as_string(hide_password=False)
             case other:
                 raise ValueError(f"must be sqlite or postgresql, not {other}")
+
+    @model_validator(mode="after")
+    def _only_postgresql_has_replicas(self) -> Self:
+        urls = (self.database_url, self.read_database_url or self.database_url)
+        engines = {make_url(url).get_backend_name() for url in urls}
+        if self.read_database_url is not None and engines != {"postgresql"}:
+            raise ValueError(
+                "MOVIE_READ_DATABASE_URL names replicas of a PostgreSQL database: "
+                "it and MOVIE_DATABASE_URL must begin with postgresql://"
+            )
+        return self
 
 
 def normalize_origin(origin: str) -> str:

@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from app.config import Settings, load_settings, stop
 from app.database_file import guarded
 from app.db import concurrent_writers, create_db_engine, worker_threads
+from app.dependencies import DependencyOverrides
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
 from app.http_limits import limit_connections
@@ -36,6 +37,7 @@ CAPABILITIES = (
     "app.group_commit",
     "app.movielens",
     "app.recommender",
+    "app.replicas",
 )  # fmt: skip
 
 
@@ -84,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
     )
     documentation = [*app.router.routes]
+    app.dependency_overrides = DependencyOverrides()
     app.state.engine = engine
     app.state.settings = settings
     app.state.database_file = app.state.kept = None

@@ -48,7 +48,7 @@ from app.read_models import (
 )
 from app.search import search_key, search_words
 from app.statements import WALK, PageSlice, is_scarce
-from app.transactions import after_commit, is_writing, reading, writing
+from app.transactions import ReadSession, after_commit, is_writing, reading, writing
 
 T = TypeVar("T")
 
@@ -63,19 +63,13 @@ Genres = list[GenreRead]
 EXTERNAL_IDS = ("imdb_id", "tmdb_id")
 
 
-class MovieRepository:
-    """The movies and ratings behind a session.
+class MovieReader:
+    """The movies and ratings behind a session, to be read.
 
-    It works with any session on a database made by the migrations or from the models' metadata.
-    A method that reads leaves no transaction open that it has begun. A method that writes has
-    committed when it returns and changed nothing when it raises; inside ``writing(session)`` it
-    joins that transaction instead, so that several of them are stored together or not at all.
-
-    Titles and genres are normalized here, whoever calls: ``create(title="  Heat ", ...)`` stores
-    what ``create(title="Heat", ...)`` does. What cannot be normalized is a ValueError.
+    A method leaves no transaction open that it has begun.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | ReadSession) -> None:
         self._session = session
 
     def get(self, movie_id: int) -> MovieRead:
@@ -227,6 +221,24 @@ class MovieRepository:
             yield from _problems_of_movies(connection)
             if connection.dialect.name == "postgresql":
                 yield from _problems_of_sequences(connection)
+
+
+class MovieRepository(MovieReader):
+    """The movies and ratings behind a session, to be read and written.
+
+    It works with any session on a database made by the migrations or from the models' metadata.
+    A method that writes has committed when it returns and changed nothing when it raises; inside
+    ``writing(session)`` it joins that transaction instead, so that several of them are stored
+    together or not at all.
+
+    Titles and genres are normalized here, whoever calls: ``create(title="  Heat ", ...)`` stores
+    what ``create(title="Heat", ...)`` does. What cannot be normalized is a ValueError.
+    """
+
+    _session: Session
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
 
     def create(
         self,

@@ -11,10 +11,14 @@ They work with any session: the service's, or one on a plain ``create_engine("sq
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, NewType, Protocol, cast
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+
+# A session that is only read from, on PostgreSQL perhaps a replica's. writing() and what writes do
+# not take one, which type checkers see. To read from, every session will do.
+ReadSession = NewType("ReadSession", object)
 
 # Keys of Session.info. Where the service's sessions have the connections that it keeps open:
 KEPT = "movie_service.kept"
@@ -40,12 +44,13 @@ class Transactions(Protocol):
 
 
 @contextmanager
-def reading(session: Session) -> Iterator[Connection]:
+def reading(session: Session | ReadSession) -> Iterator[Connection]:
     """Show everything that is read inside as of one moment, whatever others commit.
 
     Joins the transaction that is open, and leaves it open. Without one, begins a snapshot and
     ends it at the end.
     """
+    session = cast("Session", session)
     if block := session.info.get(_BLOCK):
         yield block[1]
     elif kept := _kept(session):
@@ -102,9 +107,9 @@ def writing(session: Session) -> Iterator[Connection]:
             yield connection
 
 
-def is_writing(session: Session) -> bool:
+def is_writing(session: Session | ReadSession) -> bool:
     """Tell whether the session is inside ``writing()``."""
-    return _is_in(session, "writing", _WRITING)
+    return _is_in(cast("Session", session), "writing", _WRITING)
 
 
 def after_commit(session: Session, action: Callable[[], object]) -> None:

@@ -174,6 +174,22 @@ def test_route_is_its_signature_and_a_statement_or_three() -> None:
             assert not isinstance(node, ast.If | ast.Try | ast.For | ast.While | ast.Raise), place
 
 
+def test_route_that_reads_asks_for_a_read_session_and_no_other() -> None:
+    asks_to_write = re.compile(r"\b(SessionDep|RepositoryDep)\b")
+
+    found = {
+        place
+        for place, route in routes()
+        if any(
+            ast.unparse(decorator).startswith("router.get") for decorator in route.decorator_list
+        )
+        and asks_to_write.search(ast.unparse(route.args))
+    }
+
+    # Whether the primary can be used is what they tell.
+    assert found == {"app.routes.health.ready", "app.replicas.routes.ready"}
+
+
 def test_errors_hold_no_status_codes() -> None:
     numbers = [
         node.value

@@ -6,6 +6,8 @@ from fastapi.testclient import TestClient
 from sqlmodel import Session
 
 from app.dependencies import get_session
+from app.repository import MovieReader, MovieRepository
+from app.transactions import ReadSession, reading, writing
 from tests.operations import OPERATIONS, Operation, store_what_examples_name
 
 
@@ -93,3 +95,13 @@ def test_a_request_to_a_database_that_breaks_leaves_no_transaction_open(
     assert min(statuses) >= 500
     assert len(sessions) == 5
     assert not holds_a_transaction(app)
+
+
+def test_type_checker_rejects_a_write_through_a_read_session(session: Session) -> None:
+    """An ignore that mypy does not need fails its run."""
+    read_session = ReadSession(session)
+
+    MovieRepository(read_session)  # type: ignore[arg-type]
+    with reading(read_session), pytest.raises(RuntimeError), writing(read_session):  # type: ignore[arg-type]
+        pass
+    assert not hasattr(MovieReader(read_session), "create")

@@ -22,7 +22,7 @@ from app.movielens.files import MovieRow, RatingRow
 from app.repository import Filters
 from app.search import search_key
 from app.statements import DELETE_GENRES, INSERT_GENRES
-from app.transactions import after_commit, reading, writing
+from app.transactions import ReadSession, after_commit, reading, writing
 
 T = TypeVar("T")
 
@@ -53,45 +53,11 @@ class MergeCounts:
     ratings_ignored: int = 0
 
 
-class CatalogueRepository:
-    """Merges and streams whole catalogues.
+class CatalogueReader:
+    """Streams whole catalogues, in memory that does not grow with them."""
 
-    Memory grows with the number of movies, never with the number of ratings.
-    """
-
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | ReadSession) -> None:
         self._session = session
-
-    def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
-        """Merge movies and ratings into the catalogue, and return what was done with them.
-
-        Titles, genres and IMDb ids are normalized, and movies are identified by title. A stored
-        movie keeps its id and takes the given year, genres and external ids; ids that are not
-        given stay. Of several rows with one title the first wins. An external id that another
-        movie has is left out, and the movie keeps the one that it had.
-        Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
-        Anonymous ratings of one movie, score and second are interchangeable: the larger of the two
-        counts is kept. Importing the same files again therefore changes nothing.
-
-        Rows are stored as they are read. Other writers wait until the end.
-
-        Args:
-            movies: consumed first. Their ids only link the ratings to them.
-            ratings: of these movies.
-        """
-        counts = MergeCounts()
-        with writing(self._session) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(statements.LOCK_CATALOGUE_ON_POSTGRESQL)
-            else:
-                connection.execute(statements.ENLARGE_CACHE)
-            ids = _merge_movies(connection, movies, counts)
-            _merge_ratings(connection, ratings, ids, counts)
-            for movie_ids in _batches(sorted(set(ids.values()))):
-                connection.execute(statements.RECOUNT_AGGREGATES, {"movie_ids": movie_ids})
-            event = partial(log_event, "catalogue.merged", **vars(counts))
-            after_commit(self._session, event)
-        return counts
 
     def every_movie(self) -> Iterator[MovieRow]:
         """Stream all movies by id."""
@@ -145,6 +111,49 @@ class CatalogueRepository:
             with connection.execute(statement, execution_options=options) as rows:
                 for row in rows:
                     yield row_type(*row)
+
+
+class CatalogueRepository(CatalogueReader):
+    """Merges and streams whole catalogues.
+
+    Memory grows with the number of movies, never with the number of ratings.
+    """
+
+    _session: Session
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+
+    def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
+        """Merge movies and ratings into the catalogue, and return what was done with them.
+
+        Titles, genres and IMDb ids are normalized, and movies are identified by title. A stored
+        movie keeps its id and takes the given year, genres and external ids; ids that are not
+        given stay. Of several rows with one title the first wins. An external id that another
+        movie has is left out, and the movie keeps the one that it had.
+        Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
+        Anonymous ratings of one movie, score and second are interchangeable: the larger of the two
+        counts is kept. Importing the same files again therefore changes nothing.
+
+        Rows are stored as they are read. Other writers wait until the end.
+
+        Args:
+            movies: consumed first. Their ids only link the ratings to them.
+            ratings: of these movies.
+        """
+        counts = MergeCounts()
+        with writing(self._session) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(statements.LOCK_CATALOGUE_ON_POSTGRESQL)
+            else:
+                connection.execute(statements.ENLARGE_CACHE)
+            ids = _merge_movies(connection, movies, counts)
+            _merge_ratings(connection, ratings, ids, counts)
+            for movie_ids in _batches(sorted(set(ids.values()))):
+                connection.execute(statements.RECOUNT_AGGREGATES, {"movie_ids": movie_ids})
+            event = partial(log_event, "catalogue.merged", **vars(counts))
+            after_commit(self._session, event)
+        return counts
 
 
 def _merge_movies(

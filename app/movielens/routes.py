@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.dependencies import SessionDep
+from app.dependencies import ReadSessionDep
 from app.error_handlers import READ_ERRORS, error_responses
 from app.movielens.files import MOVIES_FILE, RATINGS_FILE
-from app.movielens.repository import CatalogueRepository
+from app.movielens.repository import CatalogueReader
 from app.movielens.streams import CsvStream, movies_csv, ratings_csv
 from app.repository import movie_filters, rating_filters
 from app.routes.route_class import ServiceRoute
@@ -47,14 +47,14 @@ def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
     responses=csv_responses(MOVIES_FILE, "movieId,title,genres\r\n1,Heat (1995),Crime\r\n"),
 )
 async def download_movies(
-    query: Annotated[MovieFilters, Query()], session: SessionDep, request: Request
+    query: Annotated[MovieFilters, Query()], session: ReadSessionDep, request: Request
 ) -> Response:
     """All movies that match, by id, as MovieLens' movies.csv.
 
     Where a title does not end in its year, there is a fourth column, `year`. A connection that
     breaks off before the end has sent a part of the file.
     """
-    movies = movies_csv(CatalogueRepository(session), movie_filters(**query.model_dump()))
+    movies = movies_csv(CatalogueReader(session), movie_filters(**query.model_dump()))
     return await CsvStream.begin(request, MOVIES_FILE, movies)
 
 
@@ -68,12 +68,12 @@ async def download_movies(
     ),
 )
 async def download_ratings(
-    query: Annotated[RatingFilters, Query()], session: SessionDep, request: Request
+    query: Annotated[RatingFilters, Query()], session: ReadSessionDep, request: Request
 ) -> Response:
     """All ratings of users that match, by id, as MovieLens' ratings.csv.
 
     A rating that is added, changed or withdrawn meanwhile may be in the file or not; every other
     one is. A connection that breaks off before the end has sent a part of the file.
     """
-    ratings = ratings_csv(CatalogueRepository(session), rating_filters(**query.model_dump()))
+    ratings = ratings_csv(CatalogueReader(session), rating_filters(**query.model_dump()))
     return await CsvStream.begin(request, RATINGS_FILE, ratings)

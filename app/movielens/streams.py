@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from app.compression import LEVEL, accepts_gzip
 from app.middleware.head import IS_HEAD
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
-from app.movielens.repository import CatalogueRepository
+from app.movielens.repository import CatalogueReader
 from app.repository import Filters
 
 # zlib's number for the format of gzip.
@@ -49,16 +49,16 @@ class CsvStream(StreamingResponse):
         return cls(() if request.scope.get(IS_HEAD) else content, headers=headers)
 
 
-def movies_csv(repository: CatalogueRepository, filters: Filters) -> Iterator[str]:
+def movies_csv(catalogue: CatalogueReader, filters: Filters) -> Iterator[str]:
     """Yield the text of movies.csv in pieces.
 
     Raises:
         RuntimeError: since the header was sent, a title came to need the column ``year``.
     """
-    with_year = any(map(_needs_year, repository.movies_by_page(filters)))
+    with_year = any(map(_needs_year, catalogue.movies_by_page(filters)))
 
     def movies() -> Iterator[MovieRow]:
-        for movie in repository.movies_by_page(filters):
+        for movie in catalogue.movies_by_page(filters):
             if not with_year and _needs_year(movie):
                 raise RuntimeError(f"movie {movie.id} needs a column that the header lacks")
             yield movie
@@ -66,9 +66,9 @@ def movies_csv(repository: CatalogueRepository, filters: Filters) -> Iterator[st
     yield from encode_movies(movies(), with_year=with_year)
 
 
-def ratings_csv(repository: CatalogueRepository, filters: Filters) -> Iterator[str]:
+def ratings_csv(catalogue: CatalogueReader, filters: Filters) -> Iterator[str]:
     """Yield the text of ratings.csv in pieces."""
-    yield from encode_ratings(repository.ratings_by_page(filters))
+    yield from encode_ratings(catalogue.ratings_by_page(filters))
 
 
 def _needs_year(movie: MovieRow) -> bool:

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from app.models import normalize_genre
 from app.read_models import Id, MovieRead
 from app.recommender import statements
-from app.repository import MovieRepository, is_rare_genre
-from app.transactions import reading
+from app.repository import MovieReader, is_rare_genre
+from app.transactions import ReadSession, reading
 
 MOVIE_FIELDS = len(fields(MovieRead))
 
@@ -45,7 +45,7 @@ class RecommendationRepository:
     It works untrained: the weighted ranking completes every list.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | ReadSession) -> None:
         self._session = session
 
     def similar(self, movie_id: int, *, limit: int = 10) -> list[MovieRead]:
@@ -55,7 +55,7 @@ class RecommendationRepository:
             MovieNotFound: no movie has this id.
         """
         with reading(self._session) as connection:
-            MovieRepository(self._session).get(movie_id)
+            MovieReader(self._session).get(movie_id)
             parameters = {"this_movie": movie_id, "row_limit": limit}
             rows = [*connection.execute(statements.SIMILAR, parameters)]
             chosen = [movie_id, *(row.id for row in rows)]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from app.dependencies import SessionDep
+from app.dependencies import ReadSessionDep
 from app.error_handlers import READ_ERRORS, error_responses
 from app.errors import MovieNotFound
 from app.read_models import MovieRead
@@ -20,7 +20,7 @@ router = APIRouter(tags=[TAG["name"]], route_class=ServiceRoute)
 Limit = Annotated[UrlLimit, Query()]
 
 
-async def get_recommendations(session: SessionDep) -> RecommendationRepository:
+async def get_recommendations(session: ReadSessionDep) -> RecommendationRepository:
     """Return the recommendations of this request."""
     return RecommendationRepository(session)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 
-from app.dependencies import IfMatchDep, RepositoryDep
+from app.dependencies import IfMatchDep, ReadRepositoryDep, RepositoryDep
 from app.error_handlers import BODY_ERRORS, DUPLICATES, READ_ERRORS, WRITE_ERRORS, error_responses
 from app.errors import MovieNotFound, PreconditionFailed, RatingNotFound
 from app.read_models import MovieRead, RatingRead
@@ -23,7 +23,7 @@ UserId = Annotated[UrlUserId, Path(description="The user's id.", examples=[42])]
 @router.get("", summary="List movies", responses=error_responses(*READ_ERRORS))
 def list_movies(
     query: Annotated[MovieQuery, Query()],
-    repository: RepositoryDep,
+    repository: ReadRepositoryDep,
     request: Request,
     response: Response,
 ) -> list[MovieRead]:
@@ -50,7 +50,9 @@ def create_movie(
 
 # Before /movies/{movie_id}, which would take "top" for an id.
 @router.get("/top", summary="Rank movies", responses=error_responses(*READ_ERRORS))
-def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -> list[MovieRead]:
+def top_movies(
+    query: Annotated[TopQuery, Query()], repository: ReadRepositoryDep
+) -> list[MovieRead]:
     """The best movies, unrated ones last.
 
     `mean` ranks by average, then number of ratings, then title. `weighted` ranks by the Bayesian
@@ -62,7 +64,7 @@ def top_movies(query: Annotated[TopQuery, Query()], repository: RepositoryDep) -
 @router.get(
     "/{movie_id}", summary="Get a movie", responses=error_responses(*READ_ERRORS, MovieNotFound)
 )
-def get_movie(movie_id: MovieId, repository: RepositoryDep) -> MovieRead:
+def get_movie(movie_id: MovieId, repository: ReadRepositoryDep) -> MovieRead:
     """The movie with its average and number of ratings."""
     return repository.get(movie_id)
 
@@ -108,7 +110,7 @@ def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: Reposi
     summary="Get a user's rating",
     responses=error_responses(*READ_ERRORS, MovieNotFound, RatingNotFound),
 )
-def get_rating(movie_id: MovieId, user_id: UserId, repository: RepositoryDep) -> RatingRead:
+def get_rating(movie_id: MovieId, user_id: UserId, repository: ReadRepositoryDep) -> RatingRead:
     """The user's rating of the movie."""
     return repository.get_rating(movie_id, user_id)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response, status
 
-from app.dependencies import RepositoryDep
+from app.dependencies import ReadRepositoryDep, RepositoryDep
 from app.error_handlers import BODY_ERRORS, READ_ERRORS, WRITE_ERRORS, error_responses
 from app.errors import MovieNotFound, MoviesNotFound
 from app.read_models import NewRating, RatingRead
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/ratings", tags=["ratings"], route_class=ServiceRoute
 @router.get("", summary="List ratings", responses=error_responses(*READ_ERRORS))
 def list_ratings(
     query: Annotated[RatingQuery, Query()],
-    repository: RepositoryDep,
+    repository: ReadRepositoryDep,
     request: Request,
     response: Response,
 ) -> list[RatingRead]:
