@@ -15,6 +15,7 @@ from app.config import Settings, load_settings, stop
 from app.database_file import guarded
 from app.db import concurrent_writers, create_db_engine, worker_threads
 from app.dependencies import DependencyOverrides
+from app.docs_page import restrict_docs
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.errors import SetupError
 from app.http_limits import limit_connections
@@ -38,6 +39,7 @@ CAPABILITIES = (
     "app.movielens",
     "app.recommender",
     "app.replicas",
+    "app.page",
 )  # fmt: skip
 
 
@@ -85,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
     )
+    restrict_docs(app)
     documentation = [*app.router.routes]
     app.dependency_overrides = DependencyOverrides()
     app.state.engine = engine

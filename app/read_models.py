@@ -95,6 +95,14 @@ class GenreRead:
     movie_count: Count
 
 
+@dataclass(slots=True)
+class ScoreCount:
+    """A score, and how many ratings of a movie have it."""
+
+    score: Score
+    count: Count
+
+
 class Page(list[T]):
     """A slice of a longer list.
 

@@ -302,6 +302,7 @@ ADJUST_AGGREGATES = (
 
 RATING_BY_USER = select(*RATING_COLUMNS).where(*_its_rating_by_user)
 SCORE = select(RATING.c.score).where(*_its_rating_by_user)
+COUNT_SCORES = select(RATING.c.score, func.count()).where(_its_ratings).group_by(RATING.c.score)
 INSERT_RATING = insert(RATING).returning(*RATING_COLUMNS)
 REPLACE_RATING = update(RATING).where(*_its_rating_by_user).returning(*RATING_COLUMNS)
 DELETE_RATING = delete(RATING).where(*_its_rating_by_user).returning(RATING.c.score)

@@ -197,7 +197,13 @@ def test_a_redirect_is_relative_so_that_it_repeats_no_host(
 
 @pytest.mark.parametrize(
     "path",
-    ["/nowhere/", "//evil.example/", "//evil.example/movies/", "/", "/static-offline-docs/movies/"],
+    [
+        "/nowhere/",
+        "//evil.example/",
+        "//evil.example/movies/",
+        "//",
+        "/static-offline-docs/movies/",
+    ],
 )
 def test_nothing_redirects_to_a_path_that_is_not_there(app: FastAPI, path: str) -> None:
     with TestClient(app, follow_redirects=False) as client:

@@ -657,7 +657,7 @@ def test_new_route_checks_its_query_without_having_to_ask() -> None:
 
 def test_page_or_method_that_does_not_exist_is_a_readable_error(client: TestClient) -> None:
     expected = {
-        ("GET", "/"): 404,
+        ("POST", "/"): 405,
         ("GET", "/movie"): 404,
         ("GET", "/movies/1/2"): 404,
         ("GET", "/movies/1%2F2"): 404,

@@ -1,9 +1,9 @@
 """The documentation page works on a closed network: all it needs comes from the server itself."""
 
-import os
 import re
-import shutil
 import subprocess
+from base64 import b64encode
+from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,13 +15,10 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.main import create_app
+from tests.browser import CHROMIUM, NO_NETWORK, needs_chromium
 from tests.operations import OPERATIONS
 from tests.server import DEADLINE_SECONDS, serving
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-# No address but the server's can be reached, or even looked up.
 CHROMIUM_OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -32,7 +29,7 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-dev-shm-usage",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    NO_NETWORK,
 ]
 
 
@@ -87,6 +84,20 @@ def test_the_page_refers_to_the_server_and_nothing_else(app: FastAPI, root_path:
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize("root_path", ["", "/api"])
+def test_the_page_runs_its_own_scripts_and_no_other(app: FastAPI, root_path: str) -> None:
+    page = TestClient(app, root_path=root_path).get(f"{root_path}/docs")
+
+    [script] = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"'{root_path}/openapi.json'" in script
+    assert page.headers["Content-Security-Policy"] == (
+        f"default-src 'self'; script-src 'self' 'sha256-{digest}'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+
+
 def test_the_files_of_the_page_are_sent_as_what_they_are(client: TestClient) -> None:
     kinds = {".css": "css", ".js": "javascript", ".json": "json", ".png": "image/png"}
 
@@ -113,9 +124,7 @@ def test_the_folder_of_the_page_opens_no_other(client: TestClient, path: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed here"
-)
+@needs_chromium
 def test_in_a_browser_without_a_network_the_page_lists_every_operation(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

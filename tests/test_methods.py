@@ -210,7 +210,7 @@ def test_methods_of_a_new_route_are_listed_without_further_ado(app: FastAPI) -> 
     assert response.headers["Allow"] == "GET, HEAD, POST, DELETE, OPTIONS"
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/movies/1/2"])
+@pytest.mark.parametrize("path", ["/static", "/nowhere", "/movies/1/2"])
 def test_options_of_an_unknown_path_is_404(client: TestClient, path: str) -> None:
     response = client.options(path)
 

@@ -381,3 +381,32 @@ def test_withdrawing_a_missing_rating_is_404_and_changes_nothing(
     assert response.status_code == 404
     assert response.json() == expected
     assert (movie_rows(engine), rating_rows(engine)) == before
+
+
+# Scores
+
+
+def test_scores_of_a_movie_are_counted_one_to_five(client: TestClient, engine: Engine) -> None:
+    store(engine, HEAT._replace(scores=(5, 5, 3, 1)), RONIN._replace(scores=(2,)))
+
+    response = client.get(f"/movies/{HEAT_ID}/scores")
+
+    assert response.status_code == 200
+    assert response.json() == [
+        {"score": 1, "count": 1},
+        {"score": 2, "count": 0},
+        {"score": 3, "count": 1},
+        {"score": 4, "count": 0},
+        {"score": 5, "count": 2},
+    ]
+
+
+def test_scores_of_an_unrated_movie_are_zeros_and_of_an_unknown_one_404(
+    client: TestClient, engine: Engine
+) -> None:
+    store(engine, HEAT)
+
+    unrated, unknown = (client.get(f"/movies/{movie_id}/scores") for movie_id in (HEAT_ID, 99))
+
+    assert [row["count"] for row in unrated.json()] == [0] * 5
+    assert (unknown.status_code, unknown.json()) == (404, UNKNOWN_MOVIE)

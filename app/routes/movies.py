@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response, status
 from app.dependencies import IfMatchDep, ReadRepositoryDep, RepositoryDep
 from app.error_handlers import BODY_ERRORS, DUPLICATES, READ_ERRORS, WRITE_ERRORS, error_responses
 from app.errors import MovieNotFound, PreconditionFailed, RatingNotFound
-from app.read_models import MovieRead, RatingRead
+from app.read_models import MovieRead, RatingRead, ScoreCount
 from app.routes.pagination import page_headers
 from app.routes.route_class import ServiceRoute
 from app.schemas import MovieCreate, MovieQuery, MovieUpdate, TopQuery, UrlId, UrlUserId
@@ -103,6 +103,16 @@ def change_movie(
 def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: RepositoryDep) -> None:
     """Delete the movie and its ratings."""
     repository.delete(movie_id, precondition=precondition)
+
+
+@router.get(
+    "/{movie_id}/scores",
+    summary="Count a movie's scores",
+    responses=error_responses(*READ_ERRORS, MovieNotFound),
+)
+def count_scores(movie_id: MovieId, repository: RepositoryDep) -> list[ScoreCount]:
+    """How many ratings have each score, 1 to 5; in all as many as `rating_count`."""
+    return repository.scores(movie_id)
 
 
 @router.get(

@@ -1,0 +1,70 @@
+import { ask, field, h } from "./dom.js";
+
+/** An answer that is no success. `problems` has the `loc` and `msg` of each invalid value. */
+export class ApiError extends Error {
+  constructor(status, detail) {
+    // A message in words names its fields in it: "A movie with this title already exists".
+    const named = () => detail.match(/\b(title|imdb_id|tmdb_id)\b/g) ?? [];
+    const problems = Array.isArray(detail) ? detail : [{ loc: named(), msg: detail }];
+    super(problems.map(({ msg }) => msg).join(". "));
+    Object.assign(this, { status, problems });
+  }
+}
+
+/**
+ * Call the API, and resolve to the body (null for a 204) and to what the headers say.
+ * A read is repeated until the service is back. A write is not: perhaps only its answer was lost.
+ */
+export async function call(path, { method = "GET", body, etag, signal } = {}) {
+  for (let pause = 500; ; pause = Math.min(2 * pause, 5000)) {
+    const key = method !== "GET" && sessionStorage.getItem("key");
+    const headers = { ...(body && { "Content-Type": "application/json" }),
+      ...(etag && { "If-Match": etag }), ...(key && { "X-API-Key": key }) };
+    const request = { method, headers, signal, body: body && JSON.stringify(body) };
+    const response = await fetch(path, request).catch(unlessAborted);
+    if (response?.ok) {
+      report("");
+      return { data: response.status === 204 ? null : await response.json(),
+        etag: response.headers.get("ETag"), total: Number(response.headers.get("X-Total-Count")) };
+    }
+    // A proxy's own error page is no JSON.
+    const { detail } = await response?.json().catch(unlessAborted) ?? {};
+    const lost = !response || [502, 503, 504].includes(response.status);
+    if (response?.status === 401) await askForKey(detail);
+    else if (!lost || method !== "GET")
+      throw new ApiError(response?.status, detail ?? "The service cannot be reached, try again");
+    else {
+      report(`${detail ?? "The service cannot be reached"}. Trying again …`);
+      await sleep(pause, signal);
+    }
+  }
+}
+
+/** What a call resolves to, undefined where the service lacks the route: it may be switched off. */
+export const ifServed = (calling) => calling.catch((error) => {
+  if (error.status !== 404) throw error;
+});
+
+function unlessAborted(error) {
+  if (error.name === "AbortError") throw error;
+}
+
+function report(text) {
+  const place = document.getElementById("connection");
+  if (place.textContent !== text) place.textContent = text;
+}
+
+async function askForKey(detail) {
+  const input = h("input", { type: "password", required: "", autocomplete: "off" });
+  field("API key", "key", input, "kept until this tab is closed");
+  const key = await ask("A key is needed", "Use key", h("p", {}, `${detail}.`), input);
+  if (key === null) throw new ApiError(401, detail);
+  sessionStorage.setItem("key", key);
+}
+
+export function sleep(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, milliseconds);
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}

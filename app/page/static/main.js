@@ -1,0 +1,70 @@
+import { ask, field, h } from "./dom.js";
+import { edit } from "./edit.js";
+import { best, catalogue, forYou, myRatings } from "./lists.js";
+import { movie } from "./movie.js";
+
+const VIEWS = { best, movie, add: edit, edit, "for-you": forYou, "my-ratings": myRatings };
+const main = document.getElementById("main");
+const userButton = document.getElementById("user");
+let shown = new AbortController();
+
+const viewOf = (address) => new URL(address).searchParams.get("view");
+
+/** Show the view that the address names, and abandon what an earlier one still waits for. */
+async function show({ scroll = 0, focus = true } = {}) {
+  shown.abort();
+  const { signal } = (shown = new AbortController());
+  document.querySelector("dialog")?.close();
+  const view = viewOf(location.href);
+  for (const link of document.querySelectorAll("nav[aria-label=Views] a"))
+    link.setAttribute("aria-current", viewOf(link.href) === view ? "page" : "false");
+  main.setAttribute("aria-busy", "true");
+  try {
+    const state = new URLSearchParams(location.search);
+    await (VIEWS[view] ?? catalogue)({ main, state, signal, go, user });
+  } catch (error) {
+    if (!signal.aborted)
+      main.replaceChildren(h("h1", {}, "That did not work"), h("p", { role: "alert" }, error.message));
+  }
+  if (signal.aborted) return;
+  main.removeAttribute("aria-busy");
+  const heading = main.querySelector("h1");
+  document.title = `${heading.textContent} · Movies`;
+  heading.tabIndex = -1;
+  if (focus) heading.focus({ preventScroll: true });
+  scrollTo(0, scroll);
+}
+
+/** Open another view, as a link does. */
+function go(address, { replace = false } = {}) {
+  history.replaceState({ scroll: scrollY }, "");
+  history[replace ? "replaceState" : "pushState"](null, "", address);
+  return show();
+}
+
+/** The viewer's user number, which is asked for if it is needed and not known; null without. */
+async function user({ needed = false, change = false } = {}) {
+  const known = localStorage.getItem("user");
+  if (change || (needed && !known)) {
+    const input = h("input", { type: "number", min: 1, max: 2 ** 53 - 1, required: "", value: known });
+    field("User number", "number", input, "remembered by this browser");
+    const chosen = await ask("Which user are you?", "Use number", null, input);
+    if (chosen) localStorage.setItem("user", chosen);
+  }
+  const number = localStorage.getItem("user");
+  userButton.textContent = number ? `User ${number}` : "Choose user";
+  return number;
+}
+
+userButton.addEventListener("click", () => user({ change: true }).then(() => show()));
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  const isPlain = !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+  if (!link || !isPlain || link.pathname !== location.pathname) return;
+  event.preventDefault();
+  return link.hash ? main.focus() : go(link.href);
+});
+addEventListener("popstate", (event) => show({ scroll: event.state?.scroll }));
+history.scrollRestoration = "manual";
+user();
+show({ focus: false });

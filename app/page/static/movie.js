@@ -1,0 +1,94 @@
+import { call, ifServed } from "./api.js";
+import { ask, h, plural } from "./dom.js";
+import { change } from "./edit.js";
+import { averageOf, cards, nameOf, poster } from "./lists.js";
+
+export async function movie({ main, state, signal, go, user }) {
+  const id = encodeURIComponent(state.get("id"));
+  const path = `movies/${id}`;
+  const summary = h("div", { class: "summary" });
+  const problem = h("p", { role: "alert", class: "problem" });
+  let seen;
+
+  async function summarize() {
+    seen = await call(path, { signal });
+    const scores = await call(`${path}/scores`, { signal });
+    summary.replaceChildren(averageOf(seen.data), seen.data.rating_count ? chart(scores.data) : "");
+  }
+
+  async function remove() {
+    const warning = h("p", {}, "Its ratings go with it. This cannot be undone.");
+    if (!(await ask(`Delete “${nameOf(seen.data)}”?`, "Delete", warning))) return;
+    try {
+      if (await change(path, { method: "DELETE" }, seen, "Delete")) await go("./", { replace: true });
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  }
+
+  await summarize();
+  const genres = seen.data.genres.map((genre) =>
+    h("a", { class: "chip", href: `?${new URLSearchParams({ genre })}` }, genre));
+  const { year, imdb_id, tmdb_id } = seen.data;
+  const link = (text, href) => h("a", { class: "button", href }, text);
+  const actions = h("p", { class: "actions" },
+    imdb_id && link("IMDb", `https://www.imdb.com/title/${imdb_id}/`),
+    tmdb_id && link("TMDB", `https://www.themoviedb.org/movie/${tmdb_id}`),
+    link("Edit", `?view=edit&id=${id}`),
+    h("button", { class: "danger", onclick: remove }, "Delete"));
+  const own = await stars({ id, user, problem, signal, rated: summarize });
+  main.replaceChildren(h("article", { class: "movie" }, poster(seen.data),
+    h("div", {}, h("h1", { dir: "auto" }, nameOf(seen.data)),
+      h("p", { class: "facts" }, year, genres), summary, own, problem, actions)));
+
+  const similar = await ifServed(call(`${path}/similar?limit=12`, { signal }));
+  if (similar?.data.length) main.append(h("h2", {}, "Similar movies"), cards(similar.data));
+}
+
+function chart(scores) {
+  const most = Math.max(...scores.map(({ count }) => count));
+  return h("ul", { class: "chart", "aria-label": "Ratings by stars" },
+    scores.reverse().map(({ score, count }) => {
+      const bar = h("span", { class: "bar" });
+      bar.style.setProperty("--share", count / most);
+      return h("li", {}, h("span", {}, plural(score, "star")), bar, count.toLocaleString("en"));
+    }));
+}
+
+/** The viewer's rating. A click on the present number of stars withdraws it. */
+async function stars({ id, user, problem, signal, rated }) {
+  const number = await user();
+  // The list, since a 404 for each movie that is not rated would fill the browser's console.
+  const path = `ratings?movie_id=${id}&user_id=${number}`;
+  let score = number && (await call(path, { signal })).data[0]?.score;
+  const text = h("span", { role: "status" });
+  const buttons = [1, 2, 3, 4, 5].map((value) =>
+    h("button", { "aria-label": plural(value, "star"), onclick: () => rate(value) }, "★"));
+
+  function paint() {
+    buttons.forEach((button, place) => {
+      button.classList.toggle("lit", place < score);
+      button.setAttribute("aria-pressed", place + 1 === score);
+    });
+    text.textContent = score ? "Click again to withdraw." : "";
+  }
+
+  async function rate(value) {
+    const [movie_id, user_id] = [Number(id), Number(await user({ needed: true }))];
+    if (!user_id) return;
+    try {
+      if (value === score) await call(`movies/${id}/ratings/${user_id}`, { method: "DELETE" });
+      else await call("ratings", { method: "POST", body: { movie_id, user_id, score: value } });
+      score = value === score ? null : value;
+      problem.textContent = "";
+      paint();
+      await rated();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  }
+
+  paint();
+  return h("p", { class: "stars", role: "group", "aria-labelledby": "own" },
+    h("span", { id: "own" }, "Your rating"), h("span", {}, buttons), text);
+}

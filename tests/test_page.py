@@ -1,0 +1,530 @@
+"""The page for people, through the screen of a real browser."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped] # it has none
+from fastapi import FastAPI
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Error,
+    Page,
+    Request,
+    Response,
+    Route,
+    expect,
+    sync_playwright,
+)
+from pydantic import SecretStr
+from sqlalchemy import Engine, event
+from sqlmodel import Session
+
+from app.config import Settings
+from app.main import create_app
+from app.repository import MovieRepository
+from tests.browser import CHROMIUM, NO_NETWORK, needs_chromium
+from tests.helpers import HEAT, RONIN, SAMPLES, Sample, everything, movie_rows, rating_rows, store
+from tests.server import Server, serving
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+USER = 7
+MANY = [Sample(f"Alien {number}", 1980 + number, "Horror") for number in range(30)]
+# Every view, and what is on the screen when it is complete.
+VIEWS = {
+    "": "13 movies",
+    "?q=nothing+has+this+title": "No movies match.",
+    "?view=best": "Best movies",
+    "?view=movie&id=2": "Similar movies",
+    "?view=movie&id=99": "Movie not found",
+    "?view=for-you": "For you",
+    "?view=my-ratings": "You have rated nothing yet.",
+    "?view=add": "Add a movie",
+    "?view=edit&id=1": "Edit movie",
+    "nowhere/at/all": "There is nothing here",
+}
+FIRST_VIEW_MAX_BYTES = 40_000
+# Chromium itself guards addresses like the tests'. Others do not, and a service has more addresses.
+OWN_DEFENCE = "--disable-features=LocalNetworkAccessChecks"
+# What a page can try: requests that need a preflight, those that need none, and frames.
+ATTACKS = """async (service) => {
+    const rating = JSON.stringify({ movie_id: 1, score: 1 });
+    const json = { "Content-Type": "application/json" };
+    const simple = { method: "POST", mode: "no-cors" };
+    const sent = [
+        ["/movies/1", { method: "DELETE" }],
+        ["/movies/1", { method: "PATCH", headers: json, body: '{"year": 2000}' }],
+        ["/ratings", { method: "POST", headers: json, body: rating }],
+        ["/ratings", { ...simple, body: rating }],
+        ["/ratings", { ...simple, body: new Blob([rating]) }],
+        ["/ratings", { ...simple, body: new URLSearchParams({ movie_id: 1, score: 1 }) }],
+    ].map(([path, request]) => fetch(service + path, request).then((r) => r.type, (e) => e.name));
+    await Promise.all(["/", "/docs"].map((path) => new Promise((resolve) => {
+        const frame = document.createElement("iframe");
+        Object.assign(frame, { src: service + path, onload: resolve });
+        document.body.append(frame);
+    })));
+    return Promise.all(sent);
+}"""
+
+
+@dataclass
+class Screen:
+    """A page in the browser, and what the browser complained of.
+
+    Attributes:
+        page: the browser's page.
+        refused: statuses of the service's answers that were no success, in their order.
+        complaints: of the console, beyond those about such answers.
+    """
+
+    page: Page
+    refused: list[int] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def expect_titles(self, *titles: str) -> None:
+        """Wait until these movies are on the screen, and no other."""
+        expect(self.page.locator(".cards .poster strong")).to_have_text([*titles])
+
+    def choose_user(self) -> None:
+        """Give a user number to the dialog that asks for it."""
+        self.page.get_by_label("User number").fill(str(USER))
+        self.page.get_by_role("button", name="Use number").click()
+
+    def note_response(self, response: Response) -> None:
+        """Keep the status of a response that is an error."""
+        if response.status >= httpx.codes.BAD_REQUEST:
+            self.refused.append(response.status)
+
+    def note_message(self, message: ConsoleMessage) -> None:
+        """Keep an error of the console's, unless `refused` has it."""
+        refusal = "the server responded with a status of"
+        if message.type == "error" and refusal not in message.text:
+            self.complaints.append(message.text)
+
+    def note_exception(self, error: Error) -> None:
+        """Keep an error that no script has caught."""
+        self.complaints.append(str(error))
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """SQLite, which has the read cache. The page sees no difference between the engines."""
+    return sqlite_url
+
+
+@pytest.fixture
+def engine(app: FastAPI) -> Engine:
+    """The application's engine."""
+    engine: Engine = app.state.engine
+    return engine
+
+
+@pytest.fixture
+def server(app: FastAPI) -> Iterator[Server]:
+    """The application on a socket."""
+    with serving(app) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all of this module: no test beside it could start an event loop."""
+    assert CHROMIUM is not None, "CI has to have a Chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[NO_NETWORK, OWN_DEFENCE]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def screen(browser: Browser, server: Server) -> Iterator[Screen]:
+    """A new visitor's screen. The browser must not have complained by the end of the test."""
+    context = browser.new_context(base_url=server.url, viewport={"width": 1000, "height": 700})
+    screen = Screen(context.new_page())
+    screen.page.on("console", screen.note_message)
+    screen.page.on("pageerror", screen.note_exception)
+    screen.page.on("response", screen.note_response)
+    yield screen
+    context.close()
+    assert screen.complaints == []
+
+
+def test_the_catalogue_is_searched_filtered_sorted_and_paged_and_the_address_keeps_it(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, *SAMPLES, *MANY)
+    page = screen.page
+
+    page.goto("/")
+    expect(page.get_by_role("status").first).to_have_text("43 movies")
+    page.get_by_label("Search titles").press_sequentially("wol")
+    screen.expect_titles("100% Wolf", "1001 Wolves")
+    page.get_by_label("Search titles").fill("")
+    page.get_by_label("Genre").select_option("Animation")
+    page.get_by_label("From year").fill("2002")
+    page.get_by_label("To year").fill("2020")
+    page.get_by_label("Order").select_option("Title")
+    screen.expect_titles("100% Wolf", "1001 Wolves")
+    page.reload()
+    screen.expect_titles("100% Wolf", "1001 Wolves")
+    expect(page.get_by_label("From year")).to_have_value("2002")
+    page.get_by_label("From year").fill("1")
+    expect(page.locator("#problem-year_min")).to_contain_text("greater than or equal to 1900")
+    page.get_by_label("From year").fill("2021")
+    expect(page.get_by_text("No movies match.")).to_be_visible()
+    page.get_by_role("link", name="Show all movies").click()
+    page.get_by_role("link", name="Next").click()
+    expect(page.get_by_text("Page 2 of 2")).to_be_visible()
+    expect(page.locator(".cards li")).to_have_count(43 - 24)
+    page.go_back()
+    expect(page.get_by_text("Page 1 of 2")).to_be_visible()
+
+    assert screen.refused == [422]
+
+
+def test_a_slow_answer_never_overwrites_a_newer_one(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT, RONIN)
+    held: list[Route] = []
+    page = screen.page
+    page.route("**/movies?*q=heat*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/")
+    with page.expect_request("**/movies?*q=heat*"):
+        page.get_by_label("Search titles").fill("heat")
+    page.get_by_label("Search titles").fill("ronin")
+    screen.expect_titles("Ronin")
+    held[0].continue_()
+    page.wait_for_load_state("networkidle")
+
+    screen.expect_titles("Ronin")
+
+
+def test_the_best_movies_are_ranked_either_way(screen: Screen, engine: Engine) -> None:
+    store(engine, Sample("One", 2001, "Drama", (5,)), Sample("Many", 2002, "Drama", (4,) * 30))
+
+    screen.page.goto("/?view=best")
+    screen.expect_titles("Many", "One")
+    screen.page.get_by_label("Ranking").select_option("Plain average")
+    screen.expect_titles("One", "Many")
+
+    assert screen.page.url.endswith("/?view=best&ranking=mean")
+
+
+def test_a_movie_shows_what_is_known_and_takes_the_viewers_stars(
+    screen: Screen, engine: Engine
+) -> None:
+    with Session(engine) as session:
+        MovieRepository(session).create(
+            title="Heat (1995)",
+            year=1995,
+            genres=["Crime", "Thriller"],
+            imdb_id="tt0113277",
+            tmdb_id=949,
+        )
+    store(engine, RONIN)
+    with Session(engine) as session:
+        MovieRepository(session).add_rating(1, 5)
+    page = screen.page
+
+    page.goto("/?view=movie&id=1")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+    expect(page.locator(".facts")).to_have_text("1995CrimeThriller")
+    expect(page.locator(".summary .average")).to_have_text("★ 5.0 1 rating")
+    for name, address in (
+        ("IMDb", "https://www.imdb.com/title/tt0113277/"),
+        ("TMDB", "https://www.themoviedb.org/movie/949"),
+    ):
+        expect(page.get_by_role("link", name=name)).to_have_attribute("href", address)
+    expect(page.get_by_role("heading", name="Similar movies")).to_be_visible()
+    screen.expect_titles("Ronin")
+    page.get_by_role("button", name="2 stars").focus()
+    page.keyboard.press("Enter")
+    screen.choose_user()
+    expect(page.locator(".summary .average")).to_have_text("★ 3.5 2 ratings")
+    expect(page.locator(".chart li")).to_have_text(
+        ["5 stars1", "4 stars0", "3 stars0", "2 stars1", "1 star0"]
+    )
+    assert rating_rows(engine)[1:] == [{"id": 2, "movie_id": 1, "user_id": USER, "score": 2}]
+    page.reload()
+    expect(page.get_by_role("button", name="2 stars")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="2 stars").click()
+    expect(page.locator(".summary .average")).to_have_text("★ 5.0 1 rating")
+
+    assert len(rating_rows(engine)) == 1
+    assert screen.refused == []
+
+
+def test_a_person_chooses_a_number_once_and_finds_what_to_watch_and_their_ratings(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT, RONIN, *MANY)
+    with Session(engine) as session:
+        for movie_id, score in ((1, 5), (2, 3)):
+            MovieRepository(session).add_rating(movie_id, score, USER)
+    page = screen.page
+
+    page.goto("/")
+    page.get_by_role("link", name="My ratings").click()
+    screen.choose_user()
+    screen.expect_titles("Ronin", "Heat")
+    expect(page.locator(".because")).to_have_text(["You gave it 3 stars", "You gave it 5 stars"])
+    page.get_by_role("link", name="For you").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("For you")
+    expect(page.locator(".cards li")).to_have_count(24)
+    page.reload()
+
+    expect(page.get_by_role("button", name=f"User {USER}")).to_be_visible()
+
+
+def test_a_movie_is_added_edited_and_deleted_with_the_services_messages_at_the_fields(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    page = screen.page
+
+    page.goto("/?view=add")
+    page.get_by_label("Title").fill("Heat")
+    page.get_by_label("Year").fill("MCMXCV")
+    page.get_by_label("IMDb id").fill("113277")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#problem-year")).to_contain_text("valid integer")
+    expect(page.locator("#problem-imdb_id")).not_to_be_empty()
+    page.get_by_label("Year").fill("1998")
+    page.get_by_label("IMDb id").fill("")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator("#problem-title")).to_have_text("A movie with this title already exists. ")
+    page.get_by_label("Title").fill("Ronin")
+    page.get_by_label("Genres").fill("action, thriller")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".facts")).to_have_text("1998ActionThriller")
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_label("Genres").fill("Crime")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".facts")).to_have_text("1998Crime")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("button", name="Cancel").click()
+    assert len(movie_rows(engine)) == 2
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Catalogue")
+
+    assert [row["title"] for row in movie_rows(engine)] == ["Heat"]
+    assert screen.refused == [422, 409]
+
+
+def test_both_versions_are_shown_when_someone_else_has_changed_the_movie(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    page = screen.page
+    dialog = page.get_by_role("dialog", name="Someone else has changed it")
+
+    page.goto("/?view=edit&id=1")
+    page.get_by_label("Year").fill("1996")
+    with Session(engine) as session:  # another version, but nothing that is edited
+        MovieRepository(session).add_rating(1, 5)
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".facts")).to_have_text("1996Crime")
+    page.get_by_role("link", name="Edit").click()
+    page.get_by_label("Year").fill("1997")
+    with Session(engine) as session:
+        MovieRepository(session).update(1, title="Heat!")
+    page.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("row", name="Title")).to_have_text("TitleHeatHeat!")
+    expect(dialog.get_by_role("row", name="Year")).to_have_text("Year19971996")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_have_count(0)
+    assert movie_rows(engine)[0]["year"] == 1996
+    page.get_by_role("button", name="Save").click()
+    dialog.get_by_role("button", name="Save mine").click()
+    expect(page.locator(".facts")).to_have_text("1997Crime")
+    with Session(engine) as session:
+        MovieRepository(session).update(1, title="Heat?")
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(dialog.get_by_role("row", name="Title")).to_have_text("TitleHeatHeat?")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("The catalogue is empty.")).to_be_visible()
+
+    assert movie_rows(engine) == []
+    assert screen.refused == [412] * 4
+
+
+def test_a_key_is_asked_for_and_kept_for_the_session_only(
+    browser: Browser, sqlite_url: str
+) -> None:
+    settings = Settings(database_url=sqlite_url, auto_setup=False, api_key=SecretStr("secret"))
+    app = create_app(settings)
+    with serving(app) as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        page.goto("/?view=add")
+        page.get_by_label("Title").fill("Heat")
+        page.get_by_label("Year").fill("1995")
+        page.get_by_role("button", name="Save").click()
+        for key in ("wrong", "secret"):
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Use key").click()
+            page.wait_for_timeout(100)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+        assert page.evaluate("[localStorage.length, sessionStorage.getItem('key')]") == [
+            0,
+            "secret",
+        ]
+        context.close()
+
+    assert [row["title"] for row in movie_rows(app.state.engine)] == ["Heat"]
+
+
+def test_a_lost_server_is_reported_and_asked_again(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT)
+    page = screen.page
+
+    page.goto("/")
+    page.context.set_offline(True)
+    page.get_by_role("link", name="Best").click()
+    expect(page.locator("#connection")).to_have_text(
+        "The service cannot be reached. Trying again …"
+    )
+    page.context.set_offline(False)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Best movies")
+
+    expect(page.locator("#connection")).to_be_empty()
+    assert {*screen.complaints} == {"Failed to load resource: net::ERR_INTERNET_DISCONNECTED"}
+    screen.complaints.clear()
+
+
+def test_an_empty_catalogue_invites_to_add_a_movie(screen: Screen) -> None:
+    screen.page.goto("/")
+    expect(screen.page.get_by_text("The catalogue is empty.")).to_be_visible()
+    screen.page.get_by_role("link", name="Add the first movie").click()
+
+    expect(screen.page.get_by_role("heading", level=1)).to_have_text("Add a movie")
+
+
+def test_a_title_is_text_whatever_is_in_it(screen: Screen, engine: Engine) -> None:
+    title = "<script>document.title='owned'</script><img src=x onerror=alert(1)> \u05d0\u202e\u05d1"
+    store(engine, Sample(title, 2001, "Drama"))
+
+    screen.page.goto("/")
+    screen.expect_titles(title)
+    screen.page.locator(".card").click()
+
+    expect(screen.page.get_by_role("heading", level=1)).to_have_text(title)
+    expect(screen.page).to_have_title(f"{title} · Movies")
+
+
+def test_every_view_fits_a_phone_and_names_everything_in_either_light(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, Sample("W" * 300, 2001, "Drama"), *SAMPLES[1:])
+    page = screen.page
+    page.set_viewport_size({"width": 360, "height": 640})
+    page.add_init_script(f"localStorage.setItem('user', '{USER}')")
+
+    for view, complete in VIEWS.items():
+        page.emulate_media(color_scheme="light")
+        page.goto(f"/{view}")
+        expect(page.get_by_text(complete).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        violations = [Axe().run(page)]
+        page.emulate_media(color_scheme="dark")
+        violations.append(Axe().run(page, options={"runOnly": ["color-contrast"]}))
+        for found in violations:
+            assert found.violations_count == 0, f"{view}: {found.generate_report()}"
+
+    assert screen.refused == [404, 404]  # of the movie and of the path that are not there
+
+
+def test_the_keyboard_reaches_a_movie(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT)
+    page = screen.page
+
+    page.goto("/")
+    screen.expect_titles("Heat")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(6):  # five fields, then the first movie
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
+def test_the_first_view_is_small_and_its_reads_come_from_memory(
+    screen: Screen, engine: Engine, browser: Browser, server: Server
+) -> None:
+    store(engine, *SAMPLES, *MANY)
+    screen.page.goto("/")
+    expect(screen.page.locator(".card").first).to_be_visible()
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    requests: list[Request] = []
+    page.on("requestfinished", lambda request: requests.append(request))  # noqa: PLW0108 - Playwright marks it
+    page.goto("/")
+    page.wait_for_load_state("networkidle")
+    sizes = [request.sizes() for request in requests]
+    context.close()
+
+    called = [request.url.removeprefix(server.url) for request in requests]
+    assert {"/", "/genres", "/movies?sort=-rating_count&limit=24&offset=0"} <= {*called}
+    transferred = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
+    assert transferred < FIRST_VIEW_MAX_BYTES
+    assert statements == []
+
+
+def test_it_works_behind_a_proxy_that_removes_a_prefix(
+    browser: Browser, app: FastAPI, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    with serving(app, root_path="/api") as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        # As nginx does with `location /api/`. Whatever else the page asks for is not there.
+        page.route(
+            "**/*",
+            lambda route: (
+                route.continue_(url=route.request.url.replace("/api/", "/", 1))
+                if "/api/" in route.request.url
+                else route.abort()
+            ),
+        )
+        page.goto("/api/")
+        page.locator(".card").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+        assert page.url == f"{server.url}/api/?view=movie&id=1"
+        page.goto("/api/no/such/path")
+        page.get_by_role("link", name="Go to the movies").click()
+        expect(page.locator(".card")).to_have_count(1)
+        for name in ("API documentation", "movies.csv", "ratings.csv"):
+            target = page.get_by_role("link", name=name).evaluate("link => link.href")
+            assert target.startswith(f"{server.url}/api/")
+        context.close()
+
+
+def test_a_page_of_another_origin_neither_writes_nor_frames_it(
+    screen: Screen, engine: Engine, server: Server
+) -> None:
+    store(engine, HEAT)
+    before = everything(engine)
+    page = screen.page
+
+    with serving(FastAPI()) as other:  # a plain server: Playwright itself would allow its requests
+        page.goto(other.url.replace("127.0.0.1", "evil.localhost") + "/nowhere")
+        sent = page.evaluate(ATTACKS, server.url)
+
+    assert sent == ["TypeError"] * 3 + ["opaque"] * 3
+    assert [frame.url for frame in page.frames[1:]] == ["chrome-error://chromewebdata/"] * 2
+    assert everything(engine) == before
+    screen.complaints.clear()
