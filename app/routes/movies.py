@@ -110,7 +110,7 @@ def delete_movie(movie_id: MovieId, precondition: IfMatchDep, repository: Reposi
     summary="Count a movie's scores",
     responses=error_responses(*READ_ERRORS, MovieNotFound),
 )
-def count_scores(movie_id: MovieId, repository: RepositoryDep) -> list[ScoreCount]:
+def count_scores(movie_id: MovieId, repository: ReadRepositoryDep) -> list[ScoreCount]:
     """How many ratings have each score, 1 to 5; in all as many as `rating_count`."""
     return repository.scores(movie_id)
 
