@@ -1,8 +1,6 @@
 """RecommendationRepository: similar movies, and what a user may like to watch next."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,8 +12,6 @@ from app.read_models import Id, MovieRead
 from app.recommender import statements
 from app.repository import MovieReader, is_rare_genre
 from app.transactions import ReadSession, reading
-
-MOVIE_FIELDS = len(fields(MovieRead))
 
 
 @dataclass(slots=True)
@@ -71,20 +67,17 @@ class RecommendationRepository:
         """
         within = {} if genre is None else {"of_genre": normalize_genre(genre)}
         parameters = {"by_user": user_id, "row_limit": limit, **within}
-        recommended = statements.recommended(within_genre=genre is not None)
         with reading(self._session) as connection:
-            rows = connection.execute(recommended, parameters)
-            movies = [
-                _recommendation(movie, [Reason(*row[MOVIE_FIELDS:]) for row in reasons])
-                for movie, reasons in groupby(rows, lambda row: row[:MOVIE_FIELDS])
-            ]
-            chosen = [movie.id for movie in movies]
-            others = _others(connection, limit - len(movies), chosen, user_id, **within)
-        return movies + [_recommendation(row, []) for row in others]
-
-
-def _recommendation(movie: Sequence[Any], because: list[Reason]) -> Recommendation:
-    return Recommendation(*movie, because=because)  # type: ignore[misc] # mypy counts the fields
+            recommended = statements.recommended(
+                connection.dialect.name, within_genre=genre is not None
+            )
+            movies: dict[int, Recommendation] = {}
+            for reason_id, reason_title, *movie in connection.execute(recommended, parameters):
+                if movie[0] not in movies:
+                    movies[movie[0]] = Recommendation(*[*movie, []])
+                movies[movie[0]].because.append(Reason(reason_id, reason_title))
+            others = _others(connection, limit - len(movies), [*movies], user_id, **within)
+        return [*movies.values(), *(Recommendation(*[*row, []]) for row in others)]
 
 
 def _others(

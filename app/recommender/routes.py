@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from starlette.concurrency import run_in_threadpool
 
 from app.dependencies import ReadSessionDep
 from app.error_handlers import READ_ERRORS, error_responses
@@ -48,7 +49,7 @@ def similar_movies(
     summary="Recommend movies",
     responses=error_responses(*READ_ERRORS),
 )
-def recommend_movies(
+async def recommend_movies(
     user_id: UserId,
     recommendations: RecommendationsDep,
     limit: Limit = 10,
@@ -58,4 +59,5 @@ def recommend_movies(
 
     The weighted ranking completes the list where the user's likes say too little.
     """
-    return recommendations.for_user(user_id, limit=limit, genre=genre)
+    # Many would be interrupted on the event loop, and done again in a thread.
+    return await run_in_threadpool(recommendations.for_user, user_id, limit=limit, genre=genre)

@@ -35,21 +35,32 @@ SIMILAR = (
 )
 
 _IS_OF_GENRE = """
-    WHERE EXISTS (
+    AND EXISTS (
         SELECT 1 FROM movie_genre WHERE movie_id = candidate.id AND genre = :of_genre
     )
 """
 
 
+# Both look up neighbours by their key for each like. Left to itself, SQLite would take another
+# index and PostgreSQL read the whole table.
+_LOOKED_UP = {
+    "sqlite": "CROSS JOIN neighbour ON {condition}",
+    "postgresql": (
+        "CROSS JOIN LATERAL (SELECT * FROM neighbour WHERE {condition} OFFSET 0) AS neighbour"
+    ),
+}
+
+
 @cache
-def recommended(*, within_genre: bool) -> Select[Any]:
+def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
     """Select the movies that a user's likes speak for most, each with the likes that do so most.
 
     A movie's score is the sum of weight * rating * recency over the user's LATEST_LIKES: a 4 counts
     WEIGHT_OF_4, and the like with n later ones counts HALF_LIFE / (HALF_LIFE + n).
-    A movie comes once for each of up to MAX_REASONS likes, whose id and title end the row.
+    A movie comes once for each of up to MAX_REASONS likes, whose id and title begin the row.
     """
-    # CROSS JOIN fixes the order on SQLite, which would look up neighbours by the wrong index.
+    looked_up = _LOOKED_UP[dialect].format
+    of_like = "neighbour.movie_id = liked.movie_id"
     sql = f"""
         WITH liked AS (
             SELECT movie_id,
@@ -65,30 +76,33 @@ def recommended(*, within_genre: bool) -> Select[Any]:
         best AS (
             SELECT id, score FROM (
                 SELECT neighbour_id AS id, sum(neighbour.weight * liked.weight) AS score
-                FROM liked CROSS JOIN neighbour
-                WHERE neighbour.movie_id = liked.movie_id
-                  AND neighbour_id NOT IN (SELECT movie_id FROM rating WHERE user_id = :by_user)
+                FROM liked {looked_up(condition=of_like)}
                 GROUP BY neighbour_id
             ) AS candidate
+            WHERE id NOT IN (SELECT movie_id FROM rating WHERE user_id = :by_user)
             {_IS_OF_GENRE if within_genre else ""}
             ORDER BY score DESC, id LIMIT :row_limit
         )
-        SELECT best.id, best.score, liked.movie_id AS reason_id,
-               row_number() OVER (
-                   PARTITION BY best.id
-                   ORDER BY neighbour.weight * liked.weight DESC, liked.movie_id
-               ) AS place
-        FROM best CROSS JOIN liked CROSS JOIN neighbour
-        WHERE neighbour.movie_id = liked.movie_id AND neighbour.neighbour_id = best.id
+        SELECT * FROM (
+            SELECT best.id, best.score, liked.movie_id AS reason_id,
+                   row_number() OVER (
+                       PARTITION BY best.id
+                       ORDER BY neighbour.weight * liked.weight DESC, liked.movie_id
+                   ) AS place
+            FROM best CROSS JOIN liked
+            {looked_up(condition=f"{of_like} AND neighbour.neighbour_id = best.id")}
+        ) AS explained
+        WHERE place <= {MAX_REASONS}
+        -- They are no more: this tells PostgreSQL.
+        LIMIT {MAX_REASONS} * :row_limit
     """  # noqa: S608 - constants
     names = ("id", "score", "reason_id", "place")
     explained = text(sql).columns(*map(column, names)).subquery()
     reason = MOVIE.alias("reason")
     return (
-        select(*MOVIE_COLUMNS, reason.c.id, reason.c.title)
+        select(reason.c.id, reason.c.title, *MOVIE_COLUMNS)
         .join_from(explained, MOVIE, MOVIE.c.id == explained.c.id)
         .join(reason, reason.c.id == explained.c.reason_id)
-        .where(explained.c.place <= MAX_REASONS)
         .order_by(explained.c.score.desc(), explained.c.id, explained.c.place)
     )
 

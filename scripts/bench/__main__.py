@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,7 @@ from app.errors import UnusableFile
 from scripts.bench.catalogues import (
     COMMON_GENRE,
     RARE_GENRE,
+    RATINGS_A_USER,
     SEED,
     add_indexes_within_a_genre,
     fill_baseline,
@@ -48,6 +49,8 @@ from scripts.bench.movielens import (
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PAGE = 50
+TRAINING_SECONDS = 5
+BY_RATINGS = "SELECT user_id FROM rating GROUP BY user_id ORDER BY count(*), user_id"
 BATCH = 1000
 # About what a busy service commits together.
 GROUP = 32
@@ -464,6 +467,70 @@ def movielens_import(plan: Plan) -> Iterator[Row]:
     )
 
 
+def recommendations(plan: Plan) -> Iterator[Row]:
+    """Compare what MovieLens' users should watch next with a page of ten movies."""
+    if plan.movielens is None:
+        return
+    name = plan.movielens.resolve().name
+    plan.say(f"Training on {name}")
+    database = plan.folder / "recommended.db"
+    peak_memory("import-movielens", str(plan.movielens), database=database)
+    started = time.perf_counter()
+    peak = peak_memory("train", database=database)
+    seconds = time.perf_counter() - started
+    yield Row(
+        f"Training on {name}",
+        f"{seconds:.1f} s",
+        f"{TRAINING_SECONDS} s",
+        seconds / TRAINING_SECONDS,
+        1,
+        at_least=False,
+        note=f"The training's process holds {peak} MiB at most",
+    )
+    with closing(sqlite3.connect(database)) as connection:
+        users = connection.execute(BY_RATINGS).fetchall()
+        movies = connection.execute("SELECT DISTINCT movie_id FROM neighbour").fetchall()
+    middle = len(users) // 2
+    reads = {
+        "GET /movies/{id}/similar": ([f"/movies/{movie}/similar" for (movie,) in movies], 1.5),
+        "GET /recommendations/{user_id}, median user": (
+            [f"/recommendations/{user}" for (user,) in users[middle - 5 : middle + 6]],
+            4,
+        ),
+        "GET /recommendations/{user_id}, heaviest user": (
+            [f"/recommendations/{user}" for (user,) in users[-1:]],
+            10,
+        ),
+    }
+    with plan.service(database) as port:
+        page = Target(port, [get("/movies?limit=10")], 1)
+        for read, (paths, aim) in reads.items():
+            plan.say(read)
+            rounds = load_in_turn(plan, Target(port, [*map(get, paths)], 1), page)
+            yield Row.of_latency(read, rounds, aim, "page of ten")
+
+
+def recommendations_at_two_sizes(plan: Plan) -> Iterator[Row]:
+    """Compare the latency of recommendations on many ratings with that on few."""
+    many = plan.catalogue(movies=plan.movies, ratings=plan.many_ratings)
+    few = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    for catalogue in (many, few):
+        plan.say(f"Training on {catalogue.stem}")
+        peak_memory("train", database=catalogue)
+    paths = {
+        "GET /movies/{id}/similar": [f"/movies/{n}/similar" for n in range(1, plan.movies + 1)],
+        "GET /recommendations/{user_id}": [
+            f"/recommendations/{n}" for n in range(1, plan.ratings // RATINGS_A_USER + 1)
+        ],
+    }
+    with plan.service(many) as on_many, plan.service(few) as on_few:
+        for read, requests in paths.items():
+            name = f"{read} of {plan.many_ratings:,} ratings"
+            plan.say(name)
+            targets = (Target(port, [*map(get, requests)], 1) for port in (on_many, on_few))
+            yield Row.of_latency(name, load_in_turn(plan, *targets), 1.3, f"of {plan.ratings:,}")
+
+
 MEASUREMENTS = (
     on_sqlite,
     nine_reads_a_rating,
@@ -476,6 +543,8 @@ MEASUREMENTS = (
     deep_page_of_ratings,
     download_of_ratings,
     movielens_import,
+    recommendations,
+    recommendations_at_two_sizes,
     on_postgresql,
 )
 
