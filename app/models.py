@@ -230,6 +230,11 @@ class Movie(SQLModel, table=True):
         """All genres; the first is ``genre``."""
         return (self.genre + self.other_genres).split(GENRE_SEPARATOR)
 
+    @genres.setter
+    def genres(self, genres: Iterable[str]) -> None:
+        self.genre, *others = normalize_genres(genres)
+        self.other_genres = "".join(GENRE_SEPARATOR + other for other in others)
+
 
 class MovieGenre(SQLModel, table=True):
     """One of a movie's genres: what filters look up. The movie itself has them in their order."""
@@ -258,6 +263,20 @@ def _keep_movie_genres(_: object, connection: Connection, movie: Movie) -> None:
     connection.execute(delete(MovieGenre).where(own))
     rows = [{"movie_id": movie.id, "genre": genre} for genre in movie.genres]
     connection.execute(insert(MovieGenre), rows)
+
+
+@event.listens_for(Movie, "before_delete")
+def _delete_movie_genres(_: object, connection: Connection, movie: Movie) -> None:
+    """Delete the rows of a movie's genres by hand: SQLite cascades only with foreign keys on."""
+    connection.execute(delete(MovieGenre).where(col(MovieGenre.movie_id) == movie.id))
+
+
+@event.listens_for(Movie, "init")
+def _read_genres(movie: Movie, _: object, values: dict[str, Any]) -> None:
+    """Take ``genres`` as an argument of the constructor, which knows columns alone."""
+    if "genres" in values:
+        movie.genres = values.pop("genres")
+        values |= {"genre": movie.genre, "other_genres": movie.other_genres}
 
 
 @event.listens_for(Movie.title, "set")

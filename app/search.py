@@ -57,8 +57,8 @@ def search_words(text: str) -> list[str]:
     Words that punctuation joins stay together. What is part of another word is left out, and so is
     punctuation, unless there is nothing else.
     """
-    tokens = _fold(text).replace("'", "").split()
-    words = {" ".join(_words(token)) for token in tokens} - {""} or {*tokens}
+    tokens = _fold(text).split()
+    words = {" ".join(_words(token.replace("'", ""))) for token in tokens} - {""} or {*tokens}
     # Longest first: the most selective condition is checked first.
     ordered = sorted(words, key=lambda word: (-len(word), word))
     return [

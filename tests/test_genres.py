@@ -212,6 +212,22 @@ def test_a_movie_that_a_session_stores_is_found_by_its_genres(
     assert problems_of(engine) == []
 
 
+def test_all_genres_of_a_movie_can_be_given_and_changed_in_a_session(
+    session: Session, engine: Engine
+) -> None:
+    movie = Movie(title="Heat", year=1995, genres=["crime", "Drama"])  # type: ignore[call-arg] # no column
+    session.add(movie)
+    session.commit()
+    assert genre_rows(engine) == [(1, "Crime"), (1, "Drama")]
+
+    movie.genres = ["War"]
+    session.commit()
+
+    assert movie.genre == "War"
+    assert genre_rows(engine) == [(1, "War")]
+    assert problems_of(engine) == []
+
+
 @pytest.mark.parametrize("sort", ["title", "-year", "average_rating"])
 @pytest.mark.parametrize("direction", ["forwards", "backwards"])
 def test_a_page_is_the_same_by_a_walk_and_by_sorting(

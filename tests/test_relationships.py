@@ -10,6 +10,8 @@ from sqlmodel import Session
 from app.config import Settings
 from app.main import create_app
 from app.models import Movie, Rating
+from app.read_models import GenreRead
+from app.repository import MovieRepository
 from tests.helpers import HEAT, RONIN, movie_rows, rating_rows, store
 
 RATED = HEAT._replace(scores=(5, 3))
@@ -59,7 +61,9 @@ def test_rating_that_is_appended_to_a_movie_is_stored(session: Session, engine: 
     ]
 
 
-def test_movie_that_is_deleted_takes_its_ratings_with_it(session: Session, engine: Engine) -> None:
+def test_movie_that_is_deleted_takes_its_ratings_and_genres_with_it(
+    session: Session, engine: Engine
+) -> None:
     store(engine, RATED, RONIN._replace(scores=(4,)))
 
     session.delete(session.get_one(Movie, 1))
@@ -67,6 +71,7 @@ def test_movie_that_is_deleted_takes_its_ratings_with_it(session: Session, engin
 
     assert [row["title"] for row in movie_rows(engine)] == ["Ronin"]
     assert [row["movie_id"] for row in rating_rows(engine)] == [2]
+    assert MovieRepository(session).genres() == [GenreRead(RONIN.genre, 1)]
 
 
 def test_rating_that_is_removed_from_a_movie_is_deleted(session: Session, engine: Engine) -> None:

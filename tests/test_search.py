@@ -75,7 +75,16 @@ def test_a_search_finds_the_movies_that_have_all_words(repository: MovieReposito
     titles = ("Matrix, The (1999)", "Matrix Reloaded, The (2003)", "Misérables, Les (1995)", "Heat")
     for title in titles:
         repository.create(title=title, year=2000)
-    searches = ("the matrix", "RELOADED matrix", "les miserables", "matrix heat", "the", "' -", "?")
+    searches = (
+        "the matrix",
+        "RELOADED matrix",
+        "les miserables",
+        "matrix heat",
+        "the",
+        "'",
+        "' -",
+        "?",
+    )
 
     found = {q: [movie.title for movie in repository.list(q=q, sort="id")] for q in searches}
 
@@ -85,6 +94,7 @@ def test_a_search_finds_the_movies_that_have_all_words(repository: MovieReposito
         "les miserables": ["Misérables, Les (1995)"],
         "matrix heat": [],
         "the": ["Matrix, The (1999)", "Matrix Reloaded, The (2003)"],
+        "'": [],
         "' -": [],
         "?": [],
     }
