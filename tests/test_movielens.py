@@ -232,7 +232,7 @@ def test_files_of_every_tool_read_alike(tmp_path: Path, mark: str, end: str) -> 
             (
                 "userId , movieId , rating , timestamp\n"
                 " 1 , 1 , 4.0 , 964982703\n"
-                "1,\t6,0.5\t,964982224 \n"
+                " \t\n1,\t6,0.5\t,964982224 \n"
                 "2,1,\u00a03.5,1445714835\n"
             ),
         ),
@@ -278,7 +278,7 @@ def test_the_other_files_of_a_data_set_are_ignored(tmp_path: Path) -> None:
     [
         *[
             (text, "Unknown")
-            for text in ("", " ", "|", "(no genres listed)", " (no genres listed) ")
+            for text in ("", " ", "|", "(no genres listed)", " (No Genres Listed) ")
         ],
         ("film-noir|IMAX", "Film-Noir|Imax"),
         (" Drama || War| drama|(no genres listed)", "Drama|War"),
@@ -295,7 +295,7 @@ def test_every_genre_is_read_once_and_none_is_unknown(
 def test_external_ids_are_read_from_links(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "links.csv").write_text(
-        "movieId,imdbId,tmdbId\n1,0114709,862\n6, tt0113277 ,\n900,10872600,949.0\n7,1,1\n"
+        "movieId,imdbId,tmdbId\n1,0114709,862\n6, TT0113277 ,\n900,10872600,949.0\n7,1,1\n"
     )
 
     movies, _ = read(folder)
@@ -311,7 +311,8 @@ def test_external_ids_are_read_from_links(tmp_path: Path) -> None:
     ("links", "message"),
     [
         ("movieId,imdbId\n", "line 1: expected a header with movieId,imdbId,tmdbId, found "),
-        ("movieId,imdbId,tmdbId\n1,nm0000199,\n", "line 2: "),
+        ("movieId,imdbId,tmdbId\n1,nm0000199,\n", "line 2: 'nm0000199': must be an IMDb id"),
+        ("movieId,imdbId,tmdbId\n1,0,\n", "line 2: '0': must be an IMDb id"),
         ("movieId,imdbId,tmdbId\n1,,\n6,,abc\n", "line 3: 'abc': must be a whole number"),
         ("movieId,imdbId,tmdbId\n1,,0\n", "line 2: '0': Input should be greater than"),
         ("movieId,imdbId,tmdbId\n1,,\n1,,\n", "line 3: there is another movie 1 above"),
@@ -459,7 +460,7 @@ LONG = "x" * 294
             (
                 MOVIES,
                 R + f"1,1,{stars},0\n",
-                f"ratings.csv, line 2: '{stars}' is no number of stars, 0.5 to 5.0 in halves",
+                f"ratings.csv, line 2: '{stars}': must be 0.5 to 5.0 in steps of 0.5",
             )
             for stars in ("", "0", "0.0", "5.5", "6", "-1.0", "3.7", "good", "nan", "4e0")
         ],
@@ -467,7 +468,7 @@ LONG = "x" * 294
             (
                 MOVIES,
                 R + f"1,1,4.0,{timestamp}\n",
-                f"ratings.csv, line 2: '{timestamp}' is no time in seconds since 1970",
+                f"ratings.csv, line 2: '{timestamp}': must be a time in seconds since 1970",
             )
             for timestamp in (
                 "",

@@ -31,9 +31,10 @@ from app.models import (
     YEAR_MAX,
     YEAR_MIN,
     normalize_genres,
+    normalize_imdb_id,
     normalize_text,
 )
-from app.schemas import Genre, ImdbId, Title, UrlId, UrlInt, UrlUserId
+from app.schemas import Genre, Title, UrlId, UrlInt, UrlUserId
 
 T = TypeVar("T")
 # Called now and then with the number of bytes just read.
@@ -91,7 +92,6 @@ _TITLE: TypeAdapter[str] = TypeAdapter(Title)
 _GENRE: TypeAdapter[str] = TypeAdapter(Genre)
 _ID: TypeAdapter[int] = TypeAdapter(UrlId)
 _USER_ID: TypeAdapter[int] = TypeAdapter(UrlUserId)
-_IMDB_ID: TypeAdapter[str] = TypeAdapter(ImdbId)
 _INTEGER: TypeAdapter[int] = TypeAdapter(UrlInt)
 
 
@@ -387,7 +387,7 @@ class _CsvFile:
             for row in reader:
                 if len(row) == self._width:
                     yield self._known_cells(row)
-                elif row:  # a blank line is no row
+                elif "".join(row).strip():  # a blank line is no row
                     raise self.broken(f"{len(row)} column(s) instead of {self._width}")
                 self._line = reader.line_num + 1
 
@@ -455,15 +455,19 @@ def _year(stated: str, title: str) -> int | None:
 
 @lru_cache(maxsize=2**12)
 def _genres(text: str) -> str:
-    names = [name for name in text.split(GENRE_SEPARATOR) if name.strip() not in {"", NO_GENRES}]
+    cells = text.split(GENRE_SEPARATOR)
+    names = [name for name in cells if name.strip().lower() not in {"", NO_GENRES}]
     genres = normalize_genres(map(_GENRE.validate_python, names or [DEFAULT_GENRE]))
     return GENRE_SEPARATOR.join(genres)
 
 
 def _imdb_id(text: str) -> str | None:
     """Return an id, from which MovieLens leaves out the prefix: 0114709."""
-    digits = _digits(text).removeprefix(IMDB_PREFIX)
-    return _IMDB_ID.validate_python(IMDB_PREFIX + digits) if digits else None
+    digits = _digits(text).lower().removeprefix(IMDB_PREFIX)
+    try:
+        return normalize_imdb_id(IMDB_PREFIX + digits) if digits else None
+    except ValueError as error:
+        raise ValueError(f"{_quote(text)}: {error}") from error
 
 
 def _tmdb_id(text: str) -> int | None:
@@ -473,7 +477,7 @@ def _tmdb_id(text: str) -> int | None:
 def _score(text: str) -> int:
     score = _SCORES.get(text) or _SCORES.get(text.strip())
     if score is None:
-        raise ValueError(f"{_quote(text)} is no number of stars, 0.5 to 5.0 in halves")
+        raise ValueError(f"{_quote(text)}: must be 0.5 to 5.0 in steps of 0.5")
     return score
 
 
@@ -487,7 +491,7 @@ def _moment(text: str) -> datetime:
         microseconds = int(seconds + fraction.ljust(6, "0"))
         if _EARLIEST <= microseconds <= _LATEST:
             return _EPOCH + timedelta(microseconds=microseconds)
-    raise ValueError(f"{_quote(text)} is no time in seconds since 1970")
+    raise ValueError(f"{_quote(text)}: must be a time in seconds since 1970")
 
 
 def _explain(error: ValueError) -> str:
