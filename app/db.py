@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.db_errors import is_busy, readable_database_errors
+from app.db_errors import is_busy, is_read_only, readable_database_errors
 
 # SQLite answers a page in less time than a thread switch takes, and Python runs one thread at a
 # time: a few threads serve more requests than many.
@@ -23,16 +23,22 @@ POSTGRESQL_READ_THREADS = 4
 WAL_BYTES = 64 * 2**20
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
+# Seconds that PostgreSQL gets to say that a connection of the pool still works.
+PING_TIMEOUT = 2
 # Key of a connection's info: whether a pooler stands between it and PostgreSQL.
 _IS_POOLED = "movie_service.is_pooled"
 
 
-def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
+def create_db_engine(
+    database_url: str, *, busy_timeout: float = 5.0, answer_timeout: float | None = None
+) -> Engine:
     """Return the engine of the service, with a connection for each worker thread.
 
     Args:
         database_url: a SQLite file or a PostgreSQL database.
         busy_timeout: seconds that a statement waits for another writer's lock.
+        answer_timeout: seconds after which a PostgreSQL server that does not answer a statement is
+            taken for hung, and its connection closed.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
@@ -43,7 +49,16 @@ def create_db_engine(database_url: str, *, busy_timeout: float = 5.0) -> Engine:
             begin="BEGIN",
             pool_size=2 * SQLITE_THREADS + 2,
         )
-    return _postgresql_engine(url, busy_timeout, pool_size=POSTGRESQL_THREADS, pool_pre_ping=True)
+    engine = _postgresql_engine(
+        url,
+        busy_timeout,
+        pool_size=POSTGRESQL_THREADS,
+        pool_pre_ping=True,
+        pool_timeout=busy_timeout,
+    )
+    if answer_timeout is not None:
+        _limit_waits(engine, answer_timeout)
+    return engine
 
 
 def create_migration_engine(database_url: str, *, lock_timeout: float) -> Engine:
@@ -112,7 +127,37 @@ def _postgresql_engine(
         if connection.info[_IS_POOLED]:
             connection.exec_driver_sql(f"SET LOCAL {limit}")
 
+    @event.listens_for(engine, "handle_error")
+    def leave_pool(context: ExceptionContext) -> None:
+        # A primary that was demoted keeps its connections: others lead to the new one.
+        if is_read_only(context.sqlalchemy_exception):
+            context.is_disconnect = True
+
     return engine
+
+
+def _limit_waits(engine: Engine, answer_timeout: float) -> None:
+    """Close a connection whose server does not answer in time.
+
+    A server that is stopped, or behind a network that drops packets, would keep a thread waiting
+    for as long as TCP likes. PostgreSQL's ``statement_timeout`` is no substitute: that server
+    cannot keep it, and a commit that it cuts short would count as done before replicas have it.
+    """
+    psycopg = engine.dialect.loaded_dbapi
+
+    class ImpatientConnection(psycopg.Connection):  # type: ignore[name-defined, misc] # loaded by name
+        def wait(self, generator: Any, **options: Any) -> Any:  # noqa: ANN401 - as the driver's own
+            # SQLAlchemy's pings, and the set-up of a connection, are in this mode.
+            limit = PING_TIMEOUT if self.autocommit else answer_timeout
+            try:
+                return super().wait(generator, **{"timeout": limit, **options})
+            except psycopg.errors._WaitTimeout:  # noqa: SLF001 - the driver has no other name for it
+                self.pgconn.finish()
+                message = f"the server has not answered for {limit:g} s"
+                raise psycopg.OperationalError(message) from None
+
+    # Not by a listener of "do_connect": a second one would not be asked.
+    engine.dialect.connect = ImpatientConnection.connect  # type: ignore[method-assign] # has its signature
 
 
 def _sqlite_engine(

@@ -77,6 +77,11 @@ def is_interrupted(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and str(code_of(error)).startswith(interrupts)
 
 
+def is_read_only(error: Exception | None) -> bool:
+    """Tell whether PostgreSQL takes no writes: it has become a standby, or its role or disk has."""
+    return isinstance(error, DBAPIError) and code_of(error) == "25006"
+
+
 def is_deadlock(error: Exception) -> bool:
     """Tell whether PostgreSQL has undone a transaction so that another one could go on."""
     return isinstance(error, DBAPIError) and code_of(error) == "40P01"

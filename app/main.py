@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 
 from app.config import Settings, load_settings, stop
 from app.database_file import guarded
-from app.db import concurrent_writers, create_db_engine, worker_threads
+from app.db import CONNECT_TIMEOUT, concurrent_writers, create_db_engine, worker_threads
 from app.dependencies import DependencyOverrides
 from app.docs_page import restrict_docs
 from app.error_handlers import EXCEPTION_HANDLERS
@@ -49,7 +49,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings)
     limit_connections()
     try:
-        engine = create_db_engine(settings.database_url, busy_timeout=settings.busy_timeout)
+        engine = create_db_engine(
+            settings.database_url,
+            busy_timeout=settings.busy_timeout,
+            answer_timeout=settings.busy_timeout + CONNECT_TIMEOUT,
+        )
     except SetupError as error:
         stop(str(error))
 

@@ -10,10 +10,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
+import pytest
 
+from tests.databases import POSTGRES_URL
 from tests.server import DEADLINE_SECONDS, free_port, wait_until
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+needs_cluster = pytest.mark.skipif(
+    POSTGRES_URL is None or PROGRAMS is None,
+    reason="MOVIE_TEST_POSTGRES_URL names no server, or PostgreSQL's programs are not installed",
+)
 SETTINGS = """
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''

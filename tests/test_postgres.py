@@ -261,6 +261,24 @@ def test_a_server_out_of_reach_is_503_until_it_is_back(
 
 
 @needs_postgresql
+def test_connections_to_a_server_that_was_made_read_only_leave_the_pool(
+    service: TestClient,
+) -> None:
+    engine = application(service).state.engine
+    with ExitStack() as connections:
+        for _ in range(10):
+            connection = connections.enter_context(engine.connect())
+            # Outlives the transaction, as a demotion outlives the connections of before.
+            connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+            connection.commit()
+
+    ratings = [service.post("/ratings", json=FIVE_STARS) for _ in range(10)]
+
+    assert [rating.status_code for rating in ratings] == [503, *[204] * 9]
+    assert ratings[0].headers["Retry-After"] == "1"
+
+
+@needs_postgresql
 def test_changes_of_the_same_movies_at_once_neither_deadlock_nor_miscount(
     service: TestClient,
 ) -> None:

@@ -10,14 +10,9 @@ from sqlalchemy import Engine, event
 from app.config import Settings
 from app.main import create_app
 from app.migrate import migrate_to_head
-from tests.clusters import PROGRAMS, Server, add_standby, new_server
-from tests.databases import POSTGRES_URL
+from tests.clusters import Server, add_standby, needs_cluster, new_server
 from tests.server import wait_until
 
-needs_cluster = pytest.mark.skipif(
-    POSTGRES_URL is None or PROGRAMS is None,
-    reason="MOVIE_TEST_POSTGRES_URL names no server, or PostgreSQL's programs are not installed",
-)
 pytestmark = [pytest.mark.slow, needs_cluster]
 
 NOT_SET = (
@@ -69,7 +64,7 @@ def read_from(service: TestClient) -> Callable[[], set[int | None]]:
         ports.clear()
         return found
 
-    for engine in (state.engine, state.read_engine):
+    for engine in (state.engine, state.replicas.engine):
         event.listen(engine, "after_cursor_execute", note)
     return ask
 
@@ -111,7 +106,7 @@ def test_reads_go_on_from_the_primary_while_the_replica_is_gone_and_return_to_it
     read_from: Callable[[], set[int | None]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.replicas.middleware.PAUSE", 0.1)
+    monkeypatch.setattr("app.replicas.replicas.PAUSE", 0.1)
     before = [service.get(path) for path in ("/movies/1", "/movies.csv", "/genres")]
 
     standby.stop()
@@ -139,7 +134,7 @@ def test_reads_go_on_from_the_primary_while_the_replica_is_gone_and_return_to_it
 def test_a_read_that_the_replica_cancels_is_answered_by_the_primary(
     primary: Server, service: TestClient, read_from: Callable[[], set[int | None]]
 ) -> None:
-    replicas: Engine = application(service).state.read_engine
+    replicas: Engine = application(service).state.replicas.engine
 
     def conflict(*_: object) -> None:
         event.remove(replicas, "after_cursor_execute", conflict)

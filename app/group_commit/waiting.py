@@ -4,13 +4,12 @@ import asyncio
 from typing import NamedTuple
 
 from fastapi import FastAPI
-from starlette.concurrency import run_in_threadpool
 
 from app.errors import MovieNotFound, MoviesNotFound
 from app.logs import trace_id
 from app.read_models import NewRating
 from app.repository import MovieRepository
-from app.routes.route_class import limit_concurrent_writes
+from app.routes.route_class import limit_concurrent_writes, run_in_thread
 
 # As many as a batch over HTTP may hold: a commit of more would keep its first senders waiting.
 MAX_RATINGS = 1000
@@ -57,8 +56,8 @@ class GroupCommit:
     async def _add_alone(self, rating: NewRating, repository: MovieRepository) -> None:
         turn = await limit_concurrent_writes(self._app)
         try:
-            await run_in_threadpool(
-                repository.add_rating, rating.movie_id, rating.score, rating.user_id
+            await run_in_thread(
+                self._app, repository.add_rating, rating.movie_id, rating.score, rating.user_id
             )
         finally:
             turn.release()
@@ -90,7 +89,7 @@ class GroupCommit:
         while batch:
             ratings = [waiting.rating for waiting in batch]
             try:
-                await run_in_threadpool(batch[0].repository.add_ratings, ratings)
+                await run_in_thread(self._app, batch[0].repository.add_ratings, ratings)
             except MoviesNotFound as error:
                 unknown = {*error.positions}
                 _fail([batch[position] for position in unknown], MovieNotFound())

@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Self
 
 from fastapi import Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app.compression import LEVEL, accepts_gzip
@@ -14,6 +13,7 @@ from app.middleware.head import IS_HEAD
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
 from app.movielens.repository import CatalogueReader
 from app.repository import Filters
+from app.routes.route_class import run_in_thread
 
 # zlib's number for the format of gzip.
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
@@ -37,7 +37,7 @@ class CsvStream(StreamingResponse):
             pieces: its text. The first is made here, so that an error is answered as one. A later
                 error breaks the connection off, so that no reader takes the part for the whole.
         """
-        first = await run_in_threadpool(next, pieces)
+        first = await run_in_thread(request.app, next, pieces)
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",

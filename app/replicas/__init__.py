@@ -3,8 +3,8 @@
 from fastapi import FastAPI
 from sqlalchemy import Connection, event
 
-from app.db import create_db_engine
 from app.replicas.middleware import ReplicaReadsMiddleware
+from app.replicas.replicas import Replicas
 from app.replicas.routes import router
 
 
@@ -13,11 +13,9 @@ def install(app: FastAPI) -> None:
     settings = app.state.settings
     if settings.read_database_url is None:
         return
-    app.state.read_engine = create_db_engine(
-        settings.read_database_url, busy_timeout=settings.busy_timeout
-    )
+    app.state.replicas = Replicas(settings)
     event.listen(app.state.engine, "begin", _wait_for_replicas)
-    app.add_middleware(ReplicaReadsMiddleware, engine=app.state.read_engine)
+    app.add_middleware(ReplicaReadsMiddleware, replicas=app.state.replicas)
     app.include_router(router)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.replicas.replicas import Replicas
+
 # What synchronous_standby_names holds: FIRST 2 (a, b), ANY 1 (a, b), 2 (a, b) or a, b.
 _STANDBYS = re.compile(r"\s*(?:(?:(FIRST|ANY)\s+)?(\d+)\s*\((.*)\)|(.*))\s*", re.IGNORECASE)
 _CONNECTED = text("""
@@ -14,7 +16,7 @@ _CONNECTED = text("""
 """)
 
 
-def missing(primary: Engine, replicas: Engine) -> list[str]:
+def missing(primary: Engine, replicas: Replicas) -> list[str]:
     """Return a line for each thing that replication lacks for reads that are never stale.
 
     Raises:
@@ -22,13 +24,17 @@ def missing(primary: Engine, replicas: Engine) -> list[str]:
     """
     with primary.connect() as connection:
         lines = [*_missing_on_primary(connection)]
-    try:
-        with replicas.connect() as connection:
-            if not connection.scalar(text("SELECT pg_is_in_recovery()")):
-                lines.append("MOVIE_READ_DATABASE_URL leads to a server that is no replica")
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-        lines.append(f"no server of MOVIE_READ_DATABASE_URL can be read from: {reason}")
+    # One that has just failed may take seconds to fail again.
+    failure = replicas.failure
+    if failure is None:
+        try:
+            with replicas.engine.connect() as connection:
+                if not connection.scalar(text("SELECT pg_is_in_recovery()")):
+                    lines.append("MOVIE_READ_DATABASE_URL leads to a server that is no replica")
+        except SQLAlchemyError as error:
+            failure = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+    if failure is not None:
+        lines.append(f"no server of MOVIE_READ_DATABASE_URL can be read from: {failure}")
     return lines
 
 

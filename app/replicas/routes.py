@@ -24,11 +24,11 @@ class ReplicatedStatus(Status):
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Warn at start-up of what replication lacks."""
     try:
-        for line in await run_in_threadpool(missing, app.state.engine, app.state.read_engine):
+        for line in await run_in_threadpool(missing, app.state.engine, app.state.replicas):
             log_event("replicas.incomplete", logging.WARNING, reason=line)
         yield
     finally:
-        app.state.read_engine.dispose()
+        app.state.replicas.engine.dispose()
 
 
 router = APIRouter(route_class=health.HealthRoute, lifespan=lifespan)
@@ -39,4 +39,4 @@ def ready(session: SessionDep, request: Request) -> ReplicatedStatus:
     """What the core's ``/ready`` tells of the primary, and what replication lacks."""
     health.ready(session)
     state = request.app.state
-    return ReplicatedStatus(status="ok", missing=missing(state.engine, state.read_engine))
+    return ReplicatedStatus(status="ok", missing=missing(state.engine, state.replicas))

@@ -4,16 +4,16 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from functools import wraps
-from typing import Any, Generic, TypeVar
+from functools import partial, wraps
+from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 
 from app.compression import MIN_BYTES, accepts_gzip, compress
 from app.db_errors import is_deadlock, is_interrupted
@@ -21,10 +21,16 @@ from app.dependencies import require_api_key
 from app.errors import DatabaseBusy, UnsupportedEncoding
 from app.etags import etag_of, is_among, of_gzip
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 READS = {"GET"}
 MAX_NAME = 50
+# Seconds that a request to PostgreSQL waits for a worker thread. All of them are taken for as long
+# as this only while the server hangs.
+THREAD_TIMEOUT = 5.0
+# Whoever has a thread already needs no second permit.
+_ADMITTED = anyio.CapacityLimiter(float("inf"))
 # They change what a page means though its body may stay.
 PAGE_HEADERS = ("X-Total-Count", "Link")
 NOT_MODIFIED = {"description": "The caller's version is current."}
@@ -110,6 +116,31 @@ async def limit_concurrent_writes(app: FastAPI) -> asyncio.Semaphore:
     return writers
 
 
+async def run_in_thread(
+    app: FastAPI,
+    function: Callable[P, T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Return what a function returns that waits for the database, in a worker thread.
+
+    Raises:
+        DatabaseBusy: on PostgreSQL, all threads were taken for THREAD_TIMEOUT.
+    """
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    request = object()
+    try:
+        async with asyncio.timeout(THREAD_TIMEOUT if app.state.kept is None else None):
+            await limiter.acquire_on_behalf_of(request)
+    except TimeoutError:
+        raise DatabaseBusy from None
+    try:
+        call = partial(function, *args, **kwargs)
+        return await anyio.to_thread.run_sync(call, limiter=_ADMITTED)
+    finally:
+        limiter.release_on_behalf_of(request)
+
+
 def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
     signature = inspect.signature(function)
     # FastAPI passes the request under one name only: the function's own, if it asks for it.
@@ -126,18 +157,18 @@ def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., An
             except Exception as error:
                 if not is_interrupted(error):
                     raise
-        return await run_in_threadpool(function, **arguments)
+        return await run_in_thread(app, function, **arguments)
 
     async def write(request: Request, arguments: dict[str, Any]) -> object:
         turn = await limit_concurrent_writes(request.app)
         try:
             try:
-                return await run_in_threadpool(function, **arguments)
+                return await run_in_thread(request.app, function, **arguments)
             except Exception as error:
                 if not is_deadlock(error):
                     raise
             # The other transaction goes on, so that this one finds its locks free or waits.
-            return await run_in_threadpool(function, **arguments)
+            return await run_in_thread(request.app, function, **arguments)
         finally:
             turn.release()
 
