@@ -238,7 +238,7 @@ def test_files_of_every_tool_read_alike(tmp_path: Path, mark: str, end: str) -> 
         ),
         (
             (
-                "title,added by,genres,movieId\n"
+                "Title,added by,GENRES,movieid\n"
                 "Toy Story (1995),me,Adventure|Animation|Children,1\n"
                 "Heat (1995),,Action|Crime,6\n"
                 '"Cats, ""The Musical"" (1998)","you, me", ,900\n'

@@ -361,13 +361,15 @@ class _CsvFile:
         with self._open() as file:
             self.bytes = os.fstat(file.fileno()).st_size
             header = next(csv.reader(self._lines(file)), [])
-        names = [name.strip() for name in header]
+        # In any case: a column "Year" that is ignored would leave out every movie.
+        names = [name.strip().lower() for name in header]
         self.columns = [*required, *(name for name in optional if name in names)]
-        if any(names.count(name) != 1 for name in self.columns):
+        wanted = [column.lower() for column in self.columns]
+        if any(names.count(name) != 1 for name in wanted):
             found = _quote(",".join(header))
             raise self.broken(f"expected a header with {','.join(required)}, found {found}")
         self._width = len(names)
-        self._known_cells = itemgetter(*map(names.index, self.columns))
+        self._known_cells = itemgetter(*map(names.index, wanted))
 
     @classmethod
     def if_exists(cls, path: Path, required: Sequence[str]) -> Self | None:
