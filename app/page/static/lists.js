@@ -8,15 +8,15 @@ const SORTS = { [FIRST_SORT]: "Most rated", "-average_rating": "Best average", t
 const RANKINGS = { weighted: "Weighted by number of ratings", mean: "Plain average" };
 
 /** A title as people say it: "Matrix, The (1999)" is "The Matrix". */
-export const nameOf = ({ title, year }) =>
-  title.replace(` (${year})`, "").replace(/^(.+), (The|A|An)$/, "$2 $1");
+export const nameOf = ({ title }) =>
+  title.replace(/ \(\d{4}\)$/, "").replace(/^(.+), (The|A|An)$/, "$2 $1");
 
 /** A movie as a poster of its own title, in a colour of its first genre. */
 export function poster(movie) {
   const hue = [...movie.genre].reduce((sum, letter) => (sum * 16 + letter.codePointAt()) % 397, 0);
   const element = h("span", { class: "poster" },
     h("strong", { dir: "auto" }, nameOf(movie)), h("span", {}, movie.year));
-  element.style.setProperty("--hue", hue + (movie.id * 13) % 30);
+  element.style.setProperty("--hue", 310 + hue + (movie.id * 13) % 30);
   element.style.setProperty("--turn", `${movie.id * 47}deg`);
   return element;
 }
@@ -131,8 +131,8 @@ export const forYou = (context) => person(context, "For you", async (number) => 
 });
 
 function because({ because: liked }) {
-  const links = liked.flatMap(({ id, title }, place) =>
-    [place ? ", " : "", h("a", { href: `?view=movie&id=${id}` }, title)]);
+  const links = liked.flatMap((movie, place) =>
+    [place ? ", " : "", h("a", { href: `?view=movie&id=${movie.id}` }, nameOf(movie))]);
   return links.length ? h("p", { class: "because" }, "because you liked ", links) : null;
 }
 
