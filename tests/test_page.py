@@ -36,7 +36,7 @@ USER = 7
 MANY = [Sample(f"Alien {number}", 1980 + number, "Horror") for number in range(30)]
 # Every view, and what is on the screen when it is complete.
 VIEWS = {
-    "": "13 movies",
+    "": "25 movies",
     "?q=nothing+has+this+title": "No movies match.",
     "?view=best": "Best movies",
     "?view=movie&id=2": "Similar movies",
@@ -429,7 +429,7 @@ def test_a_title_is_text_whatever_is_in_it(screen: Screen, engine: Engine) -> No
 def test_every_view_fits_a_phone_and_names_everything_in_either_light(
     screen: Screen, engine: Engine
 ) -> None:
-    store(engine, Sample("W" * 300, 2001, "Drama"), *SAMPLES[1:])
+    store(engine, Sample("W" * 300, 2001, "Drama"), *SAMPLES[1:], *MANY[:12])
     page = screen.page
     page.set_viewport_size({"width": 360, "height": 640})
     page.add_init_script(f"localStorage.setItem('user', '{USER}')")

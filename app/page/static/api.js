@@ -62,9 +62,7 @@ async function askForKey(detail) {
   sessionStorage.setItem("key", key);
 }
 
-export function sleep(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => reject(signal.reason));
-  });
-}
+export const sleep = (milliseconds, signal) => new Promise((resolve, reject) => {
+  setTimeout(resolve, milliseconds);
+  signal?.addEventListener("abort", () => reject(signal.reason));
+});

@@ -34,8 +34,9 @@ export function ask(title, action, content, input) {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "question" },
       h("form", { method: "dialog" }, h("h2", { id: "question" }, title), content, input?.parentNode,
-        h("p", { class: "actions" }, h("button", { value: "yes", class: "primary" }, action),
-          h("button", { formnovalidate: "" }, "Cancel"))));
+        h("p", { class: "actions" },
+          h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+          h("button", { value: "yes", class: "primary" }, action))));
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue === "yes" ? input?.value ?? true : null);

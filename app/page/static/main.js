@@ -7,7 +7,6 @@ const VIEWS = { best, movie, add: edit, edit, "for-you": forYou, "my-ratings": m
 const main = document.getElementById("main");
 const userButton = document.getElementById("user");
 let shown = new AbortController();
-
 const viewOf = (address) => new URL(address).searchParams.get("view");
 
 /** Show the view that the address names, and abandon what an earlier one still waits for. */
@@ -50,13 +49,14 @@ async function user({ needed = false, change = false } = {}) {
     field("User number", "number", input, "remembered by this browser");
     const chosen = await ask("Which user are you?", "Use number", null, input);
     if (chosen) localStorage.setItem("user", chosen);
+    if (chosen && change) show();
   }
   const number = localStorage.getItem("user");
   userButton.textContent = number ? `User ${number}` : "Choose user";
   return number;
 }
 
-userButton.addEventListener("click", () => user({ change: true }).then(() => show()));
+userButton.addEventListener("click", () => user({ change: true }));
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   const isPlain = !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
