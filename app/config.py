@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         description="Answer repeated reads from memory while nobody commits. SQLite only.",
     )
 
+    metrics: bool = Field(
+        default=False,
+        description="Serve GET /metrics for Prometheus. Needs the extra metrics.",
+    )
+
     api_key: SecretStr | None = Field(
         default=None,
         description="When set, a request that writes needs it in the header X-API-Key.",

@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from app.errors import PreconditionFailed, WrongApiKey
 from app.etags import etag_of_movie, is_among
+from app.observer import OBSERVER
 from app.read_models import MovieRead
 from app.repository import MovieReader, MovieRepository, Precondition
 from app.transactions import KEPT, ReadSession
@@ -26,7 +27,7 @@ async def get_session(request: Request) -> Session:
     does, would cost a request a tenth of its time.
     """
     state = request.app.state
-    return Session(state.engine, info={KEPT: state.kept})
+    return Session(state.engine, info={KEPT: state.kept, OBSERVER: state.observer})
 
 
 SessionDep = Annotated[Session, Depends(get_session)]

@@ -27,6 +27,7 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.cors import CorsMiddleware
 from app.middleware.head import HeadMiddleware
 from app.middleware.trace_id import TraceIdMiddleware
+from app.observer import Observer
 from app.openapi import DESCRIPTION, SERVERS, TAGS, openapi_of
 from app.routes import genres, health, movies, ratings
 from app.routes.route_class import PerEventLoop
@@ -40,6 +41,7 @@ CAPABILITIES = (
     "app.recommender",
     "app.replicas",
     "app.page",
+    "app.metrics",
 )  # fmt: skip
 
 
@@ -96,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.dependency_overrides = DependencyOverrides()
     app.state.engine = engine
     app.state.settings = settings
+    app.state.observer = Observer()
     app.state.database_file = app.state.kept = None
     app.state.writers = PerEventLoop(partial(asyncio.Semaphore, concurrent_writers(engine)))
 

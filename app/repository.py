@@ -38,6 +38,7 @@ from app.models import (
     normalize_title,
     utc_now,
 )
+from app.observer import OBSERVER
 from app.read_models import (
     GenreRead,
     MovieRead,
@@ -395,6 +396,7 @@ class MovieRepository(MovieReader):
                 row = connection.execute(statements.REPLACE_RATING.values(values), key).one()
                 _adjust_aggregates(connection, movie_id, count_change=0, sum_change=score - old)
             self._log("rating.added", movie_id=movie_id, user_id=user_id, score=score)
+            self._tell_observer(1)
         return RatingRead(*row)
 
     def add_ratings(self, ratings: Sequence[NewRating]) -> None:
@@ -416,6 +418,7 @@ class MovieRepository(MovieReader):
             for movie_id, score, user_id, trace_id in ratings:
                 fields = {"movie_id": movie_id, "user_id": user_id, "score": score}
                 self._log("rating.added", **fields, trace_id=trace_id)
+            self._tell_observer(len(ratings))
 
     def remove_rating(self, movie_id: int, user_id: int) -> None:
         """Delete a user's rating of a movie.
@@ -432,6 +435,10 @@ class MovieRepository(MovieReader):
                 raise RatingNotFound(movie_id, user_id)
             _adjust_aggregates(connection, movie_id, count_change=-1, sum_change=-old)
             self._log("rating.removed", movie_id=movie_id, user_id=user_id)
+
+    def _tell_observer(self, ratings: int) -> None:
+        if observer := self._session.info.get(OBSERVER):
+            after_commit(self._session, partial(observer.ratings_committed, ratings))
 
     def _log(self, event: str, **fields: int | str | None) -> None:
         after_commit(self._session, partial(log_event, event, logging.INFO, **fields))

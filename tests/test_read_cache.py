@@ -22,6 +22,7 @@ from app.database_file import DatabaseFile
 from app.db import create_db_engine
 from app.dependencies import get_repository, get_session
 from app.main import create_app
+from app.observer import Observer
 from app.read_cache.middleware import ENTRY_OVERHEAD, ReadCacheMiddleware
 from app.repository import MovieRepository
 from tests.databases import POSTGRES_URL
@@ -527,6 +528,7 @@ class Answers:
         self.asked: list[str] = []
         self.app = FastAPI()
         self.app.state.database_file = database_file
+        self.app.state.observer = Observer()
         self.app.add_middleware(ReadCacheMiddleware, prefixes=("/answers",), max_bytes=max_bytes)
 
         @self.app.get("/answers/{name}/{size}")

@@ -49,6 +49,7 @@ class GroupCommit:
         stored = asyncio.get_running_loop().create_future()
         owned = rating._replace(trace_id=trace_id.get())
         self.waiting.append(Waiting(owned, repository, stored))
+        self._app.state.observer.writers_waiting(1)
         if self._task is None:
             self._task = asyncio.create_task(self._commit_all())
         await stored
@@ -72,11 +73,10 @@ class GroupCommit:
     async def _commit_next(self) -> None:
         arrived = len(self.waiting)
         try:
-            turn = await limit_concurrent_writes(self._app)
+            turn = await limit_concurrent_writes(self._app, requests=0)
         except Exception as error:  # noqa: BLE001 - each sender answers with it
-            batch, self.waiting = self.waiting[:arrived], self.waiting[arrived:]
-            return _fail(batch, error)
-        batch, self.waiting = self.waiting[:MAX_RATINGS], self.waiting[MAX_RATINGS:]
+            return _fail(self._take(arrived), error)
+        batch = self._take(MAX_RATINGS)
         try:
             await self._store(batch)
         except Exception as error:  # noqa: BLE001 - each sender answers with it
@@ -84,6 +84,11 @@ class GroupCommit:
         finally:
             turn.release()
         return None
+
+    def _take(self, count: int) -> list[Waiting]:
+        batch, self.waiting = self.waiting[:count], self.waiting[count:]
+        self._app.state.observer.writers_waiting(-len(batch))
+        return batch
 
     async def _store(self, batch: list[Waiting]) -> None:
         while batch:

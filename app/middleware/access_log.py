@@ -46,13 +46,15 @@ class AccessLogMiddleware:
         try:
             await self.app(scope, receive, note_status)
         finally:
+            duration = perf_counter() - started
+            scope["app"].state.observer.request_answered(scope, status, duration)
             log_event(
                 "http.request",
                 method=scope["method"],
                 path=scope["path"],
                 query=self._masked(scope["query_string"].decode("latin-1")) or None,
                 status=status,
-                duration_ms=round((perf_counter() - started) * 1000, 1),
+                duration_ms=round(duration * 1000, 1),
                 client=scope["client"][0] if scope.get("client") else None,
             )
 

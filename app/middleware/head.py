@@ -27,4 +27,9 @@ class HeadMiddleware:
             elif not message.get("more_body"):
                 await send({"type": "http.response.body"})
 
-        await self.app({**scope, "method": "GET", IS_HEAD: True}, receive, send_without_body)
+        as_get = {**scope, "method": "GET", IS_HEAD: True}
+        try:
+            await self.app(as_get, receive, send_without_body)
+        finally:
+            # For the layers outside, which learn from the scope what route has answered.
+            scope.update(as_get, method="HEAD")

@@ -33,6 +33,7 @@ class CachedResponse(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     body: bytes
     etag: str
+    route: object
 
     async def send(self, send: Send, if_none_match: list[str]) -> None:
         """Send the response, or 304 to a caller who has it already."""
@@ -91,6 +92,7 @@ class ReadCacheMiddleware:
         encoding = "gzip" if accepts_gzip(encodings) else ""
         key = (scope["path"], scope["query_string"], origin, encoding)
         response = self._responses.get(key)
+        scope["app"].state.observer.cache_asked(hit=response is not None)
         if response is None:
             response = await self._ask(scope, receive, send)
             if response is None:
@@ -100,6 +102,7 @@ class ReadCacheMiddleware:
                 self._keep(key, response)
         else:
             self._responses.move_to_end(key)
+            scope["route"] = response.route
         await response.send(send, conditions)
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> CachedResponse | None:
@@ -111,7 +114,12 @@ class ReadCacheMiddleware:
 
         # Whole, whatever version the caller has: it is kept for others too.
         unconditional = [pair for pair in scope["headers"] if pair[0] != b"if-none-match"]
-        await self.app({**scope, "headers": unconditional}, receive, collect)
+        asked = {**scope, "headers": unconditional}
+        try:
+            await self.app(asked, receive, collect)
+        finally:
+            # For the layers outside, which learn from the scope what route has answered.
+            scope["route"] = asked.get("route")
         headers = messages[0]["headers"]
         etag = Headers(raw=headers).get("etag")
         if etag is None:
@@ -119,7 +127,7 @@ class ReadCacheMiddleware:
                 await send(message)
             return None
         body = b"".join(message.get("body", b"") for message in messages[1:])
-        return CachedResponse([*headers], body, etag)
+        return CachedResponse([*headers], body, etag, scope["route"])
 
     def _is_for(self, scope: Scope) -> bool:
         if scope["type"] != "http" or scope["method"] != "GET":

@@ -98,21 +98,29 @@ class ServiceRoute(APIRoute):
         return read if self._reads else write
 
 
-async def limit_concurrent_writes(app: FastAPI) -> asyncio.Semaphore:
+async def limit_concurrent_writes(app: FastAPI, *, requests: int = 1) -> asyncio.Semaphore:
     """Wait for this write's turn, first come, first served, and return what to release.
 
     A blocked writer occupies a worker thread and starves reads. SQLite lets one write at a time
     anyway, and its waiters poll.
 
+    Args:
+        app: the application.
+        requests: how many more requests wait meanwhile.
+
     Raises:
         DatabaseBusy: the turn did not come within the setting ``busy_timeout``.
     """
     writers: asyncio.Semaphore = app.state.writers.get()
+    observer = app.state.observer
+    observer.writers_waiting(requests)
     try:
         async with asyncio.timeout(app.state.settings.busy_timeout):
             await writers.acquire()
     except TimeoutError:
         raise DatabaseBusy from None
+    finally:
+        observer.writers_waiting(-requests)
     return writers
 
 
@@ -157,6 +165,7 @@ def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., An
             except Exception as error:
                 if not is_interrupted(error):
                     raise
+                app.state.observer.read_interrupted()
         return await run_in_thread(app, function, **arguments)
 
     async def write(request: Request, arguments: dict[str, Any]) -> object:
