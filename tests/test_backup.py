@@ -1,11 +1,14 @@
 """``scripts/db.py backup``: a copy taken while others write, whole or not at all."""
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Barrier, Event
+from typing import NoReturn
 
 import pytest
 from sqlmodel import Session
@@ -155,6 +158,50 @@ def test_of_two_copies_to_one_file_at_once_the_first_stays(sqlite_url: str, tmp_
         outcomes = sorted(pool.map(copy, range(2)))
 
     assert outcomes == [f"{target} exists and is not overwritten.\nName another file.", "copied"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
+
+
+@pytest.fixture
+def _no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system such as FAT."""
+
+    def refuse(_source: object, target: Path, **_: object) -> NoReturn:
+        if Path(target).exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("_no_hard_links")
+def test_a_file_system_without_hard_links_gets_a_whole_copy_and_nothing_else(
+    filled_url: str, tmp_path: Path
+) -> None:
+    backup(filled_url, tmp_path / "copy.db")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
+    assert contents(tmp_path / "copy.db") == (set(), [])
+
+
+@pytest.mark.usefixtures("_no_hard_links")
+def test_without_hard_links_what_has_come_in_the_meantime_is_not_overwritten(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copy.db"
+    refuse = os.link
+
+    def come_first(source: object, target: Path, **options: object) -> None:
+        try:
+            refuse(source, target, **options)  # type: ignore[arg-type] # the fixture's
+        finally:
+            target.write_text("my only copy")
+
+    monkeypatch.setattr(os, "link", come_first)
+
+    with pytest.raises(SetupError, match="is not overwritten"):
+        backup(sqlite_url, target)
+
+    assert target.read_text() == "my only copy"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
 
 

@@ -40,12 +40,33 @@ def backup(database_url: str, target: Path) -> None:
                 _copy(source, unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
-            # Fails where a rename would overwrite what has come there in the meantime.
-            target.hardlink_to(unfinished)
+            _put_in_place(unfinished, target)
     except FileExistsError:
         raise exists from None
     except OSError as error:
         raise SetupError(f"Cannot write {target}: {error.strerror}.") from error
+
+
+def _put_in_place(unfinished: Path, target: Path) -> None:
+    """Give a file its name, unless another file has come there in the meantime.
+
+    Raises:
+        FileExistsError: one has.
+    """
+    try:
+        # Fails where a rename would overwrite.
+        target.hardlink_to(unfinished)
+    except FileExistsError:
+        raise
+    except OSError:
+        # FAT, exFAT and some network shares have no hard links: a file of our own takes the place,
+        # which others see empty for a moment, and is overwritten.
+        target.open("x").close()
+        try:
+            unfinished.replace(target)
+        except OSError:
+            target.unlink()
+            raise
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> None:
