@@ -6,6 +6,7 @@ server, once more on PostgreSQL. The schema comes from the migrations.
 
 import gc
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,14 @@ migrate_to_head(f"sqlite:///{TEMPLATE}")
 # The database of app.main's own application. It is ready before any test file is imported, since
 # a client at the top of one may send requests at once.
 shutil.copy(TEMPLATE, FOLDER / "movies.db")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the longest tests to continuous integration, so that all others take a minute."""
+    if "CI" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("ci"):
+                item.add_marker(pytest.mark.skip(reason="takes long: set CI=true to run it"))
 
 
 def pytest_collection_finish() -> None:
