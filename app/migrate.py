@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlmodel import SQLModel
 
 from app.config import PROJECT_ROOT
+from app.database_file import require_own_wal
 from app.db import create_migration_engine
 from app.db_errors import readable_database_errors
 from app.errors import PermissionMissing, SetupError
@@ -58,6 +59,7 @@ def migration_connection(database_url: str) -> Iterator[Connection]:
     Raises:
         SetupError: the database cannot be used, or a migration broke a foreign key.
     """
+    require_own_wal(make_url(database_url))
     with readable_database_errors(make_url(database_url)):
         engine = create_migration_engine(database_url, lock_timeout=MIGRATION_TIMEOUT)
         with engine.begin() as connection:
@@ -173,11 +175,12 @@ def require_permissions(connection: Connection) -> None:
 
 
 def require_file(url: URL) -> None:
-    """Refuse a path without a SQLite file, which the driver would create.
+    """Refuse a path without a SQLite file, which the driver would create, or with a foreign -wal.
 
     Raises:
-        SetupError: there is no such file, or this user may not look.
+        SetupError: there is no such file, this user may not look, or see require_own_wal().
     """
+    require_own_wal(url)
     if url.get_backend_name() == "sqlite" and not file_exists(url):
         raise SetupError(
             f"There is no database at {url.database}.\nRun: uv run python scripts/db.py migrate"
