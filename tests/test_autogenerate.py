@@ -291,6 +291,7 @@ def test_no_revision_is_written_where_nothing_has_changed(project: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_steps_of_the_readme_work_in_a_folder_with_a_percent_sign(
     tmp_path: Path,
 ) -> None:

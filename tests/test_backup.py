@@ -103,6 +103,7 @@ def test_a_copy_taken_while_others_write_is_the_database_of_one_moment(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_copy_by_command_while_others_write_is_sound(filled_url: str, tmp_path: Path) -> None:
     with ratings_being_written(filled_url):
         finished = Commands(tmp_path, database_url=filled_url).database("backup", "copy.db")

@@ -236,6 +236,7 @@ def test_a_body_that_stalls_is_408_and_ends_the_connection(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_half_sent_body_does_not_keep_a_stopped_server(sqlite_url: str, tmp_path: Path) -> None:
     head = request_head("POST", "/movies", JSON_BODY, "Content-Length: 100", "Expect: 100-continue")
     with (

@@ -129,6 +129,7 @@ def test_each_command_works_on_its_own_on_a_new_database(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_processes_from_another_folder_find_the_database_in_the_projects_folder(
     tmp_path: Path, elsewhere: Path
 ) -> None:

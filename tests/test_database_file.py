@@ -450,6 +450,7 @@ def test_a_worker_that_cannot_tell_believes_the_one_that_can(database: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_backup_that_is_copied_over_the_file_of_two_workers_survives_them(
     database: Path, other: Path, tmp_path: Path
 ) -> None:

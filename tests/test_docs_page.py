@@ -124,6 +124,7 @@ def test_the_folder_of_the_page_opens_no_other(client: TestClient, path: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @needs_chromium
 def test_in_a_browser_without_a_network_the_page_lists_every_operation(
     sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

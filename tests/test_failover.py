@@ -24,7 +24,7 @@ from tests.clusters import Server, add_standby, needs_cluster, new_server
 from tests.helpers import problems_of, rating_rows
 from tests.server import DEADLINE_SECONDS, running_server, wait_until
 
-pytestmark = [pytest.mark.slow, needs_cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.ci, needs_cluster]
 
 RETRY = (503, "1")
 

@@ -121,6 +121,7 @@ class RatingLoad:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_path: Path) -> None:
     load = RatingLoad()

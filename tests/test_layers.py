@@ -215,6 +215,7 @@ def test_readme_names_every_file_and_folder_of_the_service() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_service_works_without_a_capability(tmp_path: Path, capability: str) -> None:
     project = copy_of_project(tmp_path / "project")

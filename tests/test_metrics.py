@@ -212,6 +212,7 @@ def test_metrics_without_their_package_stop_the_start_with_a_line(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_workers_tell_of_all_requests_whichever_answers_and_whoever_is_killed(
     database_url: str, tmp_path: Path
 ) -> None:

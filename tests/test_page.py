@@ -30,7 +30,7 @@ from tests.browser import CHROMIUM, NO_NETWORK, needs_chromium
 from tests.helpers import HEAT, RONIN, SAMPLES, Sample, everything, movie_rows, rating_rows, store
 from tests.server import Server, serving
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = [pytest.mark.slow, pytest.mark.ci, needs_chromium]
 
 USER = 7
 MANY = [Sample(f"Alien {number}", 1980 + number, "Horror") for number in range(30)]

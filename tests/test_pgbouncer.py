@@ -40,6 +40,7 @@ default_pool_size = 4
 BUSY = {"detail": "The database is busy, try again in a moment"}
 
 pytestmark = [
+    pytest.mark.ci,
     pytest.mark.slow,
     pytest.mark.skipif(
         POSTGRES_URL is None or PGBOUNCER is None,

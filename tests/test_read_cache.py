@@ -361,6 +361,7 @@ def test_a_service_that_starts_again_remembers_nothing(app: FastAPI, database_ur
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.usefixtures("_catalogue")
 def test_a_read_of_one_process_sees_what_was_acknowledged_by_another(
     tmp_path: Path, database_url: str

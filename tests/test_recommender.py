@@ -349,6 +349,7 @@ db.main()
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_training_that_is_killed_half_way_leaves_the_old_neighbours(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:

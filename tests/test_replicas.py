@@ -13,7 +13,7 @@ from app.migrate import migrate_to_head
 from tests.clusters import Server, add_standby, needs_cluster, new_server
 from tests.server import wait_until
 
-pytestmark = [pytest.mark.slow, needs_cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.ci, needs_cluster]
 
 NOT_SET = (
     "synchronous_standby_names is empty on the primary: "

@@ -113,6 +113,7 @@ def test_nothing_is_restored_while_a_process_has_the_database_open(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_running_server_is_noticed(database: Path, copy: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{database}"
     with running_server(tmp_path, database_url=url) as server, server.client() as client:

@@ -71,6 +71,7 @@ def nginx_before(server: ServerProcess, folder: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.skipif(NGINX is None, reason="needs nginx")
 def test_the_readmes_proxy_passes_on_whole_requests_and_holds_back_who_sends_too_many(
     sqlite_url: str, tmp_path: Path

@@ -47,6 +47,7 @@ def found_wrong(database_url: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_previous_version_goes_on_while_the_new_one_migrates_and_serves(
     previous: Path, new_url: str, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def run_schemathesis(server: Server, folder: Path, *options: str) -> Finished:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_no_request_gets_a_5xx_or_an_answer_that_is_not_documented(
     tmp_path: Path, database_url: str
 ) -> None:

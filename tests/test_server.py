@@ -66,6 +66,7 @@ def test_what_was_rated_is_there_after_a_restart_and_after_a_kill(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_four_workers_start_on_no_database_and_lose_no_rating(
     new_url: str, elsewhere: Path
 ) -> None:
