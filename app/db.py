@@ -23,6 +23,9 @@ POSTGRESQL_READ_THREADS = 4
 WAL_BYTES = 64 * 2**20
 # Seconds that PostgreSQL gets to take up a connection: a host that is gone never answers.
 CONNECT_TIMEOUT = 5
+# Seconds after which a connection is made anew: a URL of several hosts may lead to a better one,
+# such as a replica that is back.
+CONNECTION_LIFETIME = 300
 # Seconds that PostgreSQL gets to say that a connection of the pool still works.
 PING_TIMEOUT = 2
 # Key of a connection's info: whether a pooler stands between it and PostgreSQL.
@@ -55,6 +58,7 @@ def create_db_engine(
         pool_size=POSTGRESQL_THREADS,
         pool_pre_ping=True,
         pool_timeout=busy_timeout,
+        pool_recycle=CONNECTION_LIFETIME,
     )
     if answer_timeout is not None:
         _limit_waits(engine, answer_timeout)

@@ -256,15 +256,49 @@ def some_ratings(plan: Plan) -> list[bytes]:
     ]
 
 
-def nine_reads_a_rating(plan: Plan) -> Iterator[Row]:
-    """Load the service, as it comes, and the baseline with nine reads for each rating."""
+def workers_on_postgresql(plan: Plan) -> Iterator[Row]:
+    """Load two workers and one on PostgreSQL, and the baseline with the mix."""
+    if plan.postgres is None:
+        return
     rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    any_movie = [get(f"/movies/{rng.randint(1, plan.movies)}") for _ in range(REQUESTS)]
+    mix = ("Nine reads for each rating", mixed(plan), plan.clients)
+    loads = (
+        ("GET /movies/{id}", any_movie, plan.clients),
+        ("GET /movies/top", [get("/movies/top")], plan.clients),
+        ("POST /ratings, 64 client(s)", some_ratings(plan), 64),
+        mix,
+    )
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    with postgresql_copy(plan.postgres, catalogue) as url, plan.service(url) as one:
+        with plan.service(url, workers=2) as two:
+            for name, requests, clients in loads:
+                plan.say(name)
+                rounds = load_in_turn(plan, *(Target(p, requests, clients) for p in (two, one)))
+                title = f"PostgreSQL: {name}, two workers"
+                yield Row.of_rate(title, rounds, 1, "one worker")
+        name, requests, clients = mix
+        plan.say(name)
+        with plan.baseline(url) as baseline:
+            rounds = load_in_turn(plan, *(Target(p, requests, clients) for p in (one, baseline)))
+            yield Row.of_rate(f"PostgreSQL: {name}", rounds, 2, "baseline")
+
+
+def mixed(plan: Plan) -> list[bytes]:
+    """Return nine reads for each rating."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     requests = []
     for rating in some_ratings(plan)[: REQUESTS // 10]:
         reads = [get(f"/movies/{rng.randint(1, plan.movies)}") for _ in range(6)]
         pages = [get(f"/movies?limit={PAGE}&offset={PAGE * rng.randrange(100)}") for _ in range(3)]
         requests += [rating, *reads, *pages]
+    return requests
+
+
+def nine_reads_a_rating(plan: Plan) -> Iterator[Row]:
+    """Load the service, as it comes, and the baseline with nine reads for each rating."""
+    catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
+    requests = mixed(plan)
     name = "Nine reads for each rating, default settings"
     plan.say(name)
     with plan.baseline(catalogue) as baseline:
@@ -547,6 +581,7 @@ MEASUREMENTS = (
     recommendations,
     recommendations_at_two_sizes,
     on_postgresql,
+    workers_on_postgresql,
 )
 
 
