@@ -86,6 +86,13 @@ class Server:
         with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
             connection.execute(statement)
 
+    def value(self, query: str) -> object:
+        """Return the only value of a query."""
+        with psycopg.connect(self.url.replace("+psycopg", "")) as connection:
+            row = connection.execute(query).fetchone()
+        assert row is not None
+        return row[0]
+
     def _pg_ctl(self, action: str, *options: str) -> None:
         run("pg_ctl", action, "--silent", "--pgdata", str(self.folder), *options)
 

@@ -249,6 +249,18 @@ def test_every_invalid_setting_has_its_line(
     ]
 
 
+def test_replicas_of_a_sqlite_database_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MOVIE_READ_DATABASE_URL", "postgresql://movies:secret@db2/movies")
+
+    [line] = refusal(capsys)
+    assert line == (
+        "MOVIE_READ_DATABASE_URL names replicas of a PostgreSQL database: "
+        "it and MOVIE_DATABASE_URL must begin with postgresql://."
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [

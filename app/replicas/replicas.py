@@ -25,7 +25,7 @@ class Replicas:
 
     Attributes:
         engine: their connections.
-        failure: why none can be used, None while one can.
+        failed: whether none could be used when one was last tried.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -34,13 +34,13 @@ class Replicas:
             busy_timeout=settings.busy_timeout,
             answer_timeout=settings.busy_timeout + CONNECT_TIMEOUT,
         )
-        self.failure: str | None = None
+        self.failed = False
         self._resume_at = 0.0
         event.listen(self.engine, "handle_error", self._note_failure)
 
     def may_be_tried(self) -> bool:
         """Tell whether to read from them: while they cannot be used, one read a PAUSE tries."""
-        if self.failure is None:
+        if not self.failed:
             return True
         now = monotonic()
         if now < self._resume_at:
@@ -51,8 +51,8 @@ class Replicas:
 
     def note_success(self) -> None:
         """Let every read use them again."""
-        if self.failure is not None:
-            self.failure = None
+        if self.failed:
+            self.failed = False
             log_event("replicas.resumed")
 
     def _note_failure(self, context: ExceptionContext) -> None:
@@ -63,8 +63,8 @@ class Replicas:
         meaning = database_error(error) if isinstance(error, DBAPIError) else None
         if not is_lost or not isinstance(meaning, DatabaseUnavailable):
             return
-        reason = str(context.original_exception).strip().partition("\n")[0]
-        if self.failure is None:
+        if not self.failed:
+            reason = str(context.original_exception)
             log_event("replicas.unavailable", logging.WARNING, reason=reason)
-        self.failure = reason
+        self.failed = True
         self._resume_at = monotonic() + PAUSE
