@@ -3,6 +3,7 @@
 import math
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from string import ascii_uppercase
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from rich.progress import Progress
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, delete, insert, select, text
 from sqlmodel import Session
 
-from app.db import create_migration_engine
+from app.db import create_db_engine, create_migration_engine
 from app.recommender.evaluation import Ratings, Split, judge, split_off
 from app.recommender.neighbours import read_likes, replace_neighbours
 from app.recommender.repository import RecommendationRepository
@@ -22,8 +23,9 @@ from app.recommender.statements import NEIGHBOUR
 from app.recommender.training import REGULARIZATION, Likes, Neighbours, learn
 from app.repository import MovieRepository
 from app.startup import STARTER_MOVIES
+from tests.databases import POSTGRES_URL
 from tests.helpers import in_threads
-from tests.server import Command, Commands, Finished
+from tests.server import Command, Commands, Finished, wait_until
 
 SILENT = Progress(disable=True)
 USER = 7
@@ -330,6 +332,44 @@ def test_trainings_at_once_and_ratings_meanwhile_all_end_well(
     assert neighbour_rows(engine) in [rows_of(whole) for whole in wholes]
     with Session(engine) as session:
         assert MovieRepository(session).list_ratings(limit=1).total == 2 * len(ids)
+
+
+@pytest.mark.skipif(POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server")
+def test_a_movie_that_is_deleted_while_a_training_ends_holds_it_up_and_no_more(
+    postgres_url: str,
+) -> None:
+    engine = create_db_engine(postgres_url)
+    a, b, c = store_movies(engine, *["Drama"] * 3)
+    relate(engine, {(a, c): 0.5, (c, a): 0.5})
+    training_engine = create_migration_engine(postgres_url, lock_timeout=60)
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    watching_engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        engine.connect() as deleting,
+        watching_engine.connect() as watching,
+    ):
+        # So that PostgreSQL would undo the training, not the deletion.
+        deleting.execute(text("SET LOCAL deadlock_timeout = '1h'"))
+        deleting.execute(delete(NEIGHBOUR).where(NEIGHBOUR.c.movie_id == c))
+        trained = pool.submit(
+            replace_neighbours, training_engine, pairs((a, b, 0.25), (b, a, 0.25))
+        )
+        wait_until(
+            lambda: watching.scalar(waiting) > 0,
+            lambda: "the training does not wait for the deletion",
+        )
+        deleting.execute(delete(NEIGHBOUR).where(NEIGHBOUR.c.neighbour_id == c))
+        deleting.commit()
+        trained.result()
+
+    assert neighbour_rows(engine) == [(a, b, 0.25), (b, a, 0.25)]
+    engine.dispose()
 
 
 HALF_WAY = """

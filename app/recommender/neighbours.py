@@ -52,7 +52,8 @@ def replace_neighbours(engine: Engine, neighbours: Neighbours) -> None:
         with Session(connection) as session, writing(session):
             if connection.dialect.name == "postgresql":
                 _stage_on_postgresql(connection, neighbours)
-            # Before the movies are locked: whoever deletes one does it in this order too.
+                # Before the movies are locked: whoever deletes one does it in this order too.
+                connection.execute(statements.LOCK_ON_POSTGRESQL)
             connection.execute(statements.DELETE_NEIGHBOURS)
             stored = connection.execute(statements.LOCK_STAGED_MOVIES).scalars().all()
             # As weights are symmetric, each neighbour is a movie with neighbours itself.
@@ -71,7 +72,6 @@ def _stage_on_sqlite(connection: Connection, neighbours: Neighbours) -> None:
 
 
 def _stage_on_postgresql(connection: Connection, neighbours: Neighbours) -> None:
-    connection.execute(statements.LOCK_ON_POSTGRESQL)
     connection.execute(statements.STAGE_ON_POSTGRESQL)
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor, cursor.copy(statements.COPY_TO_STAGED_ON_POSTGRESQL) as copy:

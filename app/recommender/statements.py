@@ -138,8 +138,9 @@ STAGE_ON_SQLITE = str(CreateTable(NEIGHBOUR).compile(dialect=sqlite.dialect())).
 INDEX_STAGED_ON_SQLITE = "CREATE INDEX temp.ix_staged_neighbour ON staged_neighbour (neighbour_id)"
 STAGE_ON_POSTGRESQL = text("CREATE TEMP TABLE staged_neighbour (LIKE neighbour) ON COMMIT DROP")
 COPY_TO_STAGED_ON_POSTGRESQL = "COPY staged_neighbour FROM STDIN"
-# Keeps another training out, and nobody else.
-LOCK_ON_POSTGRESQL = text("LOCK TABLE neighbour IN SHARE UPDATE EXCLUSIVE MODE")
+# Keeps out another training and whoever deletes a movie: two that delete neighbours at once, each
+# in an order of its own, would end in a deadlock. Readers go on.
+LOCK_ON_POSTGRESQL = text("LOCK TABLE neighbour IN SHARE ROW EXCLUSIVE MODE")
 DELETE_NEIGHBOURS = delete(NEIGHBOUR)
 # Nobody deletes them on PostgreSQL until the transaction ends.
 LOCK_STAGED_MOVIES = (
