@@ -206,6 +206,65 @@ def test_a_slow_answer_never_overwrites_a_newer_one(screen: Screen, engine: Engi
     screen.expect_titles("Ronin")
 
 
+def test_the_last_star_clicked_is_stored_and_shown_however_slow_the_first(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    held: list[Route] = []
+    page = screen.page
+    page.add_init_script(f"localStorage.setItem('user', '{USER}')")
+    page.route("**/ratings", lambda route: held.append(route), times=1)  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/?view=movie&id=1")
+    with page.expect_request("**/ratings"):
+        page.get_by_role("button", name="2 stars").click()
+    page.get_by_role("button", name="4 stars").click()
+    page.wait_for_timeout(100)
+    held[0].continue_()
+    expect(page.locator(".summary .average")).to_have_text("★ 4.0 1 rating")
+
+    expect(page.get_by_role("button", name="4 stars")).to_have_attribute("aria-pressed", "true")
+    assert [row["score"] for row in rating_rows(engine)] == [4]
+
+
+def test_a_view_that_is_left_changes_the_address_no_more(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT)
+    held: list[Route] = []
+    page = screen.page
+    page.route("**/movies/top?*", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/")
+    with page.expect_request("**/movies/top?*"):
+        page.get_by_role("link", name="Best").click()
+    page.get_by_label("Search titles").fill("heat")
+    held[0].continue_()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Best movies")
+
+    assert page.url.endswith("/?view=best")
+
+
+def test_a_shared_address_shows_its_view_whatever_has_been_added_to_it(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, *MANY)
+
+    screen.page.goto("/?page=9&utm_source=chat&q=alien")
+    screen.page.get_by_role("link", name="Previous").click()
+
+    expect(screen.page.get_by_text("Page 2 of 2")).to_be_visible()
+    expect(screen.page.locator(".cards li")).to_have_count(30 - 24)
+    assert screen.refused == []
+
+
+@pytest.mark.parametrize("view", ["constructor", "__proto__", "nothing"])
+def test_an_unknown_view_is_the_catalogue(screen: Screen, engine: Engine, view: str) -> None:
+    store(engine, HEAT)
+
+    screen.page.goto(f"/?view={view}")
+
+    screen.expect_titles("Heat")
+
+
 def test_the_best_movies_are_ranked_either_way(screen: Screen, engine: Engine) -> None:
     store(engine, Sample("One", 2001, "Drama", (5,)), Sample("Many", 2002, "Drama", (4,) * 30))
 
@@ -280,12 +339,16 @@ def test_a_person_chooses_a_number_once_and_finds_what_to_watch_and_their_rating
     expect(page.locator(".because")).to_have_text(["You gave it 3 stars", "You gave it 5 stars"])
     page.reload()
     expect(page.get_by_role("button", name=f"User {USER}")).to_be_visible()
+    page.get_by_role("button", name=f"User {USER}").click()
+    page.get_by_label("User number").fill("7e0")  # a number too, which the API would not read
+    page.get_by_role("button", name="Use number").click()
     page.get_by_role("link", name="For you").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("For you")
 
     expect(page.locator(".cards li")).to_have_count(24)
     expect(page.locator(".cards li").first).to_contain_text("Alien 0")
     expect(page.locator(".because")).to_have_text("because you liked Heat")
+    expect(page.locator(".because a")).to_have_css("unicode-bidi", "isolate")
 
 
 def test_a_movie_is_added_edited_and_deleted_with_the_services_messages_at_the_fields(
@@ -296,6 +359,8 @@ def test_a_movie_is_added_edited_and_deleted_with_the_services_messages_at_the_f
 
     page.goto("/?view=add")
     page.get_by_label("Title").fill("Heat")
+    page.get_by_role("button", name="Choose user").click()
+    screen.choose_user()  # which leaves the form as it is
     page.get_by_label("Year").fill("MCMXCV")
     page.get_by_label("IMDb id").fill("113277")
     page.get_by_role("button", name="Save").click()
@@ -392,12 +457,15 @@ def test_a_lost_server_is_reported_and_asked_again(screen: Screen, engine: Engin
     store(engine, HEAT)
     page = screen.page
 
+    page.set_viewport_size({"width": 360, "height": 300})
     page.goto("/")
+    page.locator(".card").scroll_into_view_if_needed()
     page.context.set_offline(True)
-    page.get_by_role("link", name="Best").click()
+    page.get_by_role("link", name="Best").evaluate("link => link.click()")
     expect(page.locator("#connection")).to_have_text(
         "The service cannot be reached. Trying again …"
     )
+    expect(page.locator("#connection")).to_be_in_viewport()
     page.context.set_offline(False)
     expect(page.get_by_role("heading", level=1)).to_have_text("Best movies")
 
@@ -465,6 +533,19 @@ def test_the_keyboard_reaches_a_movie(screen: Screen, engine: Engine) -> None:
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
     expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
+def test_a_filter_keeps_the_focus_when_the_keyboard_changes_it(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, Sample("One", 2001, "Drama", (5,)), Sample("Many", 2002, "Drama", (4,) * 30))
+
+    screen.page.goto("/?view=best")
+    screen.page.get_by_label("Ranking").focus()
+    screen.page.keyboard.press("ArrowDown")
+    screen.expect_titles("One", "Many")
+
+    expect(screen.page.get_by_label("Ranking")).to_be_focused()
 
 
 def test_the_first_view_is_small_and_its_reads_come_from_memory(

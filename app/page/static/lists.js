@@ -53,9 +53,9 @@ export async function catalogue({ main, state, signal }) {
   const form = h("form", { class: "filters", role: "search", novalidate: "" },
     text("Search titles", "q", { type: "search", maxlength: 300, size: 30 }),
     await genreField(state.get("genre") ?? "", signal),
+    field("Order", "sort", choice(SORTS, state.get("sort") ?? FIRST_SORT)),
     text("From year", "year_min", { inputmode: "numeric", size: 5, maxlength: 4 }),
-    text("To year", "year_max", { inputmode: "numeric", size: 5, maxlength: 4 }),
-    field("Order", "sort", choice(SORTS, state.get("sort") ?? FIRST_SORT)));
+    text("To year", "year_max", { inputmode: "numeric", size: 5, maxlength: 4 }));
   const [status, results] = [h("p", { role: "status" }), h("div")];
   let latest = new AbortController();
 
@@ -64,14 +64,16 @@ export async function catalogue({ main, state, signal }) {
     latest.abort();
     const both = AbortSignal.any([signal, (latest = new AbortController()).signal]);
     await sleep(delay, both);
-    const { page = 1, ...query } = Object.fromEntries(new URLSearchParams(location.search));
+    // Of the address only what the form knows: who shares it may have added something.
+    const query = Object.fromEntries(queryOf(form, FIRST_SORT));
+    const page = Math.max(1, parseInt(new URLSearchParams(location.search).get("page")) || 1);
     const wanted = { sort: FIRST_SORT, ...query, limit: PAGE, offset: PAGE * (page - 1) };
     try {
       const { data, total } = await call(`movies?${new URLSearchParams(wanted)}`, { signal: both });
       showProblems(form);
       status.textContent = total ? plural(total, "movie") : "";
       results.replaceChildren(total ? cards(data) : nothing(Object.keys(query).length),
-        pager(query, Number(page), total));
+        pager(query, page, total));
     } catch (error) {
       if (!error.problems) throw error;
       showProblems(form, error.problems);
@@ -82,7 +84,7 @@ export async function catalogue({ main, state, signal }) {
   form.addEventListener("input", ({ target }) => {
     history.replaceState(null, "", `?${new URLSearchParams(queryOf(form, FIRST_SORT))}`);
     load(target.name === "q" ? 150 : 0).catch(() => {}); // abandoned
-  });
+  }, { signal });
   await load();
   main.replaceChildren(h("h1", {}, "Catalogue"), form, status, results);
 }
@@ -100,7 +102,7 @@ function pager(query, page, total) {
     : h("a", { href: `?${new URLSearchParams({ ...query, page: target })}` }, text));
   const place = `Page ${page.toLocaleString("en")} of ${pages.toLocaleString("en")}`;
   return h("nav", { class: "pager", "aria-label": "Pages" }, link("First", 1),
-    link("Previous", page - 1), place, link("Next", page + 1), link("Last", pages));
+    link("Previous", Math.min(page - 1, pages)), place, link("Next", page + 1), link("Last", pages));
 }
 
 export async function best({ main, state, signal, go }) {
@@ -132,7 +134,7 @@ export const forYou = (context) => person(context, "For you", async (number) => 
 
 function because({ because: liked }) {
   const links = liked.flatMap((movie, place) =>
-    [place ? ", " : "", h("a", { href: `?view=movie&id=${movie.id}` }, nameOf(movie))]);
+    [place ? ", " : "", h("a", { dir: "auto", href: `?view=movie&id=${movie.id}` }, nameOf(movie))]);
   return links.length ? h("p", { class: "because" }, "because you liked ", links) : null;
 }
 

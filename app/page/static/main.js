@@ -3,7 +3,7 @@ import { edit } from "./edit.js";
 import { best, catalogue, forYou, myRatings } from "./lists.js";
 import { movie } from "./movie.js";
 
-const VIEWS = { best, movie, add: edit, edit, "for-you": forYou, "my-ratings": myRatings };
+const VIEWS = { __proto__: null, best, movie, add: edit, edit, "for-you": forYou, "my-ratings": myRatings };
 const main = document.getElementById("main");
 const userButton = document.getElementById("user");
 let shown = new AbortController();
@@ -15,6 +15,7 @@ async function show({ scroll = 0, focus = true } = {}) {
   const { signal } = (shown = new AbortController());
   document.querySelector("dialog")?.close();
   const view = viewOf(location.href);
+  const { id } = document.activeElement; // a field that stays keeps the focus
   for (const link of document.querySelectorAll("nav[aria-label=Views] a"))
     link.setAttribute("aria-current", viewOf(link.href) === view ? "page" : "false");
   main.setAttribute("aria-busy", "true");
@@ -30,7 +31,7 @@ async function show({ scroll = 0, focus = true } = {}) {
   const heading = main.querySelector("h1");
   document.title = `${heading.textContent} · Movies`;
   heading.tabIndex = -1;
-  if (focus) heading.focus({ preventScroll: true });
+  if (focus) (main.querySelector(`[id="${id}"]`) ?? heading).focus({ preventScroll: true });
   scrollTo(0, scroll);
 }
 
@@ -48,8 +49,8 @@ async function user({ needed = false, change = false } = {}) {
     const input = h("input", { type: "number", min: 1, max: 2 ** 53 - 1, required: "", value: known });
     field("User number", "number", input, "remembered by this browser");
     const chosen = await ask("Which user are you?", "Use number", null, input);
-    if (chosen) localStorage.setItem("user", chosen);
-    if (chosen && change) show();
+    if (chosen) localStorage.setItem("user", Number(chosen));
+    if (chosen && change && !main.querySelector(".edit")) show();
   }
   const number = localStorage.getItem("user");
   userButton.textContent = number ? `User ${number}` : "Choose user";

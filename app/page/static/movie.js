@@ -18,7 +18,7 @@ export async function movie({ main, state, signal, go, user }) {
 
   async function remove() {
     const warning = h("p", {}, "Its ratings go with it. This cannot be undone.");
-    if (!(await ask(`Delete “${nameOf(seen.data)}”?`, "Delete", warning))) return;
+    if (!(await ask(`Delete “\u2068${nameOf(seen.data)}\u2069”?`, "Delete", warning))) return;
     try {
       if (await change(path, { method: "DELETE" }, seen, "Delete")) await go("./", { replace: true });
     } catch (error) {
@@ -61,11 +61,14 @@ async function stars({ id, user, problem, signal, rated }) {
   // The list, since a 404 for each movie that is not rated would fill the browser's console.
   const path = `ratings?movie_id=${id}&user_id=${number}`;
   let score = number && (await call(path, { signal })).data[0]?.score;
+  let queue = Promise.resolve(); // so that the last click is stored last
   const text = h("span", { role: "status" });
+  const click = (value) => (queue = queue.then(() => rate(value)));
   const buttons = [1, 2, 3, 4, 5].map((value) =>
-    h("button", { "aria-label": plural(value, "star"), onclick: () => rate(value) }, "★"));
+    h("button", { "aria-label": plural(value, "star"), onclick: () => click(value) }, "★"));
 
-  function paint() {
+  function paint(given) {
+    score = given;
     buttons.forEach((button, place) => {
       button.classList.toggle("lit", place < score);
       button.setAttribute("aria-pressed", place + 1 === score);
@@ -76,19 +79,20 @@ async function stars({ id, user, problem, signal, rated }) {
   async function rate(value) {
     const [movie_id, user_id] = [Number(id), Number(await user({ needed: true }))];
     if (!user_id) return;
+    let before = score;
+    paint(value === before ? null : value);
     try {
-      if (value === score) await call(`movies/${id}/ratings/${user_id}`, { method: "DELETE" });
-      else await call("ratings", { method: "POST", body: { movie_id, user_id, score: value } });
-      score = value === score ? null : value;
-      problem.textContent = "";
-      paint();
+      if (score) await call("ratings", { method: "POST", body: { movie_id, user_id, score } });
+      else await call(`movies/${id}/ratings/${user_id}`, { method: "DELETE" });
+      [before, problem.textContent] = [score, ""];
       await rated();
     } catch (error) {
+      paint(before);
       problem.textContent = error.message;
     }
   }
 
-  paint();
+  paint(score);
   return h("p", { class: "stars", role: "group", "aria-labelledby": "own" },
     h("span", { id: "own" }, "Your rating"), h("span", {}, buttons), text);
 }
