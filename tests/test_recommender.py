@@ -27,6 +27,10 @@ from tests.databases import POSTGRES_URL
 from tests.helpers import in_threads
 from tests.server import Command, Commands, Finished, wait_until
 
+needs_postgresql = pytest.mark.skipif(
+    POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server"
+)
+
 SILENT = Progress(disable=True)
 USER = 7
 
@@ -334,7 +338,7 @@ def test_trainings_at_once_and_ratings_meanwhile_all_end_well(
         assert MovieRepository(session).list_ratings(limit=1).total == 2 * len(ids)
 
 
-@pytest.mark.skipif(POSTGRES_URL is None, reason="MOVIE_TEST_POSTGRES_URL names no server")
+@needs_postgresql
 def test_a_movie_that_is_deleted_while_a_training_ends_holds_it_up_and_no_more(
     postgres_url: str,
 ) -> None:
@@ -369,6 +373,20 @@ def test_a_movie_that_is_deleted_while_a_training_ends_holds_it_up_and_no_more(
         trained.result()
 
     assert neighbour_rows(engine) == [(a, b, 0.25), (b, a, 0.25)]
+    engine.dispose()
+
+
+@needs_postgresql
+def test_postgresql_plans_by_the_new_neighbours_at_once(postgres_url: str) -> None:
+    engine = create_db_engine(postgres_url)
+    ids = store_movies(engine, *["Drama"] * 12)
+    whole = pairs(*((one, other, 0.5) for one in ids for other in ids if one != other))
+
+    replace_neighbours(create_migration_engine(postgres_url, lock_timeout=60), whole)
+
+    with engine.connect() as connection:
+        counted = text("SELECT reltuples FROM pg_class WHERE oid = 'neighbour'::regclass")
+        assert connection.scalar(counted) == 12 * 11
     engine.dispose()
 
 
@@ -444,7 +462,11 @@ def test_training_without_its_packages_says_what_to_install(
 
     finished = command(database_url, "train")
 
-    message = "Training needs numpy and scipy. Run: uv sync --extra recommender\n"
+    # It leaves other extras installed, which `uv sync --extra` would remove.
+    message = (
+        "Training needs numpy and scipy. "
+        "Run: uv run --extra recommender python scripts/db.py train\n"
+    )
     assert finished == Finished(1, "", message)
 
 

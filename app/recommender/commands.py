@@ -33,7 +33,10 @@ def train(
 ) -> None:
     """Learn from all likes which movies go together. The service may run meanwhile."""
     if not all(map(find_spec, NEEDED)):
-        raise SetupError("Training needs numpy and scipy. Run: uv sync --extra recommender")
+        raise SetupError(
+            "Training needs numpy and scipy. "
+            "Run: uv run --extra recommender python scripts/db.py train"
+        )
     terminal = Console(stderr=True)
     # It vanishes at the end, so that an error is the only thing to read.
     with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:

@@ -60,6 +60,8 @@ def replace_neighbours(engine: Engine, neighbours: Neighbours) -> None:
             for movie_id in {*neighbours.movie_ids.tolist()} - {*stored}:
                 connection.execute(statements.UNSTAGE, {"this_movie": movie_id})
             connection.execute(statements.INSERT_STAGED)
+            if connection.dialect.name == "postgresql":
+                connection.execute(statements.ANALYZE_ON_POSTGRESQL)
 
 
 def _stage_on_sqlite(connection: Connection, neighbours: Neighbours) -> None:

@@ -150,6 +150,9 @@ LOCK_STAGED_MOVIES = (
 )
 UNSTAGE = text("DELETE FROM staged_neighbour WHERE :this_movie IN (movie_id, neighbour_id)")
 INSERT_STAGED = text("INSERT INTO neighbour SELECT * FROM staged_neighbour")
+# Until PostgreSQL knows how few neighbours a movie has, it compiles each recommendation first,
+# which takes many times as long as running it. By itself it counts them a minute or more later.
+ANALYZE_ON_POSTGRESQL = text("ANALYZE neighbour")
 
 
 @cache
