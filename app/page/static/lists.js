@@ -117,11 +117,12 @@ export async function best({ main, state, signal, go }) {
     data.length ? cards(data, () => null, "ranked") : nothing(genre));
 }
 
-/** Show a view of a person; without a number there is nothing to show. */
+/** Show a view of a person; without a number there is only a button to choose one. */
 async function person({ main, signal, user }, heading, contentOf) {
   const number = await user({ needed: true });
   signal.throwIfAborted();
-  const content = number ? await contentOf(number) : ["Choose a user number first."];
+  const content = number ? await contentOf(number)
+    : [h("button", { onclick: () => user({ change: true }) }, "Choose a user number")];
   main.replaceChildren(h("h1", {}, heading), ...content);
 }
 
