@@ -42,7 +42,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a server that does not answer less time, which the tests would wait for."""
     monkeypatch.setattr(db, "PING_TIMEOUT", 0.5)
     monkeypatch.setattr(db, "CONNECT_TIMEOUT", 2)  # the least that libpq takes
-    monkeypatch.setattr(route_class, "THREAD_TIMEOUT", 1.0)
+    monkeypatch.setattr(route_class, "THREAD_TIMEOUT", 3.0)
 
 
 def service_on(url: str, read_url: str | None = None) -> TestClient:

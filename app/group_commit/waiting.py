@@ -1,15 +1,18 @@
 """Ratings that wait for a commit, and the task that commits them."""
 
 import asyncio
+from bisect import bisect_left
+from functools import partial
+from operator import attrgetter
 from typing import NamedTuple
 
 from fastapi import FastAPI
 
-from app.errors import MovieNotFound, MoviesNotFound
+from app.errors import DatabaseBusy, MovieNotFound, MoviesNotFound
 from app.logs import trace_id
 from app.read_models import NewRating
 from app.repository import MovieRepository
-from app.routes.route_class import limit_concurrent_writes, run_in_thread
+from app.routes.route_class import THREAD_TIMEOUT, limit_concurrent_writes, run_in_thread
 
 # As many as a batch over HTTP may hold: a commit of more would keep its first senders waiting.
 MAX_RATINGS = 1000
@@ -21,6 +24,8 @@ class Waiting(NamedTuple):
     rating: NewRating
     repository: MovieRepository
     stored: asyncio.Future[None]
+    # On the event loop's clock.
+    since: float
 
 
 class GroupCommit:
@@ -46,9 +51,10 @@ class GroupCommit:
             # Somebody has put in a repository of their own for each request: no two share one.
             await self._add_alone(rating, repository)
             return
-        stored = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        stored = loop.create_future()
         owned = rating._replace(trace_id=trace_id.get())
-        self.waiting.append(Waiting(owned, repository, stored))
+        self.waiting.append(Waiting(owned, repository, stored, loop.time()))
         self._app.state.observer.writers_waiting(1)
         if self._task is None:
             self._task = asyncio.create_task(self._commit_all())
@@ -57,9 +63,8 @@ class GroupCommit:
     async def _add_alone(self, rating: NewRating, repository: MovieRepository) -> None:
         turn = await limit_concurrent_writes(self._app)
         try:
-            await run_in_thread(
-                self._app, repository.add_rating, rating.movie_id, rating.score, rating.user_id
-            )
+            add = partial(repository.add_rating, rating.movie_id, rating.score, rating.user_id)
+            await run_in_thread(self._app, add)
         finally:
             turn.release()
 
@@ -71,6 +76,7 @@ class GroupCommit:
             self._task = None
 
     async def _commit_next(self) -> None:
+        self._refuse_late()
         arrived = len(self.waiting)
         try:
             turn = await limit_concurrent_writes(self._app, requests=0)
@@ -85,6 +91,14 @@ class GroupCommit:
             turn.release()
         return None
 
+    def _refuse_late(self) -> None:
+        """Refuse those who have waited too long for a commit that a hung server held up."""
+        limit = max(self._app.state.settings.busy_timeout, THREAD_TIMEOUT)
+        latest = asyncio.get_running_loop().time() - limit
+        late = bisect_left(self.waiting, latest, key=attrgetter("since"))
+        if late:
+            _fail(self._take(late), DatabaseBusy())
+
     def _take(self, count: int) -> list[Waiting]:
         batch, self.waiting = self.waiting[:count], self.waiting[count:]
         self._app.state.observer.writers_waiting(-len(batch))
@@ -94,7 +108,8 @@ class GroupCommit:
         while batch:
             ratings = [waiting.rating for waiting in batch]
             try:
-                await run_in_thread(self._app, batch[0].repository.add_ratings, ratings)
+                add = partial(batch[0].repository.add_ratings, ratings)
+                await run_in_thread(self._app, add, batch[0].since)
             except MoviesNotFound as error:
                 unknown = {*error.positions}
                 _fail([batch[position] for position in unknown], MovieNotFound())

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Self
 
@@ -37,7 +38,7 @@ class CsvStream(StreamingResponse):
             pieces: its text. The first is made here, so that an error is answered as one. A later
                 error breaks the connection off, so that no reader takes the part for the whole.
         """
-        first = await run_in_thread(request.app, next, pieces)
+        first = await run_in_thread(request.app, partial(next, pieces))
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",

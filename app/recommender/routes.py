@@ -1,9 +1,9 @@
 """Similar movies and recommendations."""
 
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Query, Request
 
 from app.dependencies import ReadSessionDep
 from app.error_handlers import READ_ERRORS, error_responses
@@ -11,7 +11,7 @@ from app.errors import MovieNotFound
 from app.read_models import MovieRead
 from app.recommender.repository import Recommendation, RecommendationRepository
 from app.routes.movies import MovieId, UserId
-from app.routes.route_class import ServiceRoute
+from app.routes.route_class import ServiceRoute, run_in_thread
 from app.schemas import Genre, UrlLimit
 
 TAG = {"name": "recommendations", "description": "What to watch next."}
@@ -52,6 +52,7 @@ def similar_movies(
 async def recommend_movies(
     user_id: UserId,
     recommendations: RecommendationsDep,
+    request: Request,
     limit: Limit = 10,
     genre: Annotated[Genre | None, Query(examples=["Sci-Fi"])] = None,
 ) -> list[Recommendation]:
@@ -60,4 +61,5 @@ async def recommend_movies(
     The weighted ranking completes the list where the user's likes say too little.
     """
     # Many would be interrupted on the event loop, and done again in a thread.
-    return await run_in_threadpool(recommendations.for_user, user_id, limit=limit, genre=genre)
+    for_user = partial(recommendations.for_user, user_id, limit=limit, genre=genre)
+    return await run_in_thread(request.app, for_user)

@@ -5,7 +5,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial, wraps
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -21,7 +21,6 @@ from app.dependencies import require_api_key
 from app.errors import DatabaseBusy, UnsupportedEncoding
 from app.etags import etag_of, is_among, of_gzip
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 READS = {"GET"}
@@ -124,13 +123,13 @@ async def limit_concurrent_writes(app: FastAPI, *, requests: int = 1) -> asyncio
     return writers
 
 
-async def run_in_thread(
-    app: FastAPI,
-    function: Callable[P, T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
+async def run_in_thread(app: FastAPI, function: Callable[[], T], since: float | None = None) -> T:
     """Return what a function returns that waits for the database, in a worker thread.
+
+    Args:
+        app: the application.
+        function: without arguments.
+        since: when the request has begun to wait, on the event loop's clock; now if not given.
 
     Raises:
         DatabaseBusy: on PostgreSQL, all threads were taken for THREAD_TIMEOUT.
@@ -138,15 +137,25 @@ async def run_in_thread(
     limiter = anyio.to_thread.current_default_thread_limiter()
     request = object()
     try:
-        async with asyncio.timeout(THREAD_TIMEOUT if app.state.kept is None else None):
+        limiter.acquire_on_behalf_of_nowait(request)
+    except anyio.WouldBlock:
+        await _wait_for_thread(app, limiter, request, since)
+    try:
+        return await anyio.to_thread.run_sync(function, limiter=_ADMITTED)
+    finally:
+        limiter.release_on_behalf_of(request)
+
+
+async def _wait_for_thread(
+    app: FastAPI, limiter: anyio.CapacityLimiter, request: object, since: float | None
+) -> None:
+    is_postgresql = app.state.kept is None
+    now = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout_at((since or now) + THREAD_TIMEOUT if is_postgresql else None):
             await limiter.acquire_on_behalf_of(request)
     except TimeoutError:
         raise DatabaseBusy from None
-    try:
-        call = partial(function, *args, **kwargs)
-        return await anyio.to_thread.run_sync(call, limiter=_ADMITTED)
-    finally:
-        limiter.release_on_behalf_of(request)
 
 
 def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
@@ -166,18 +175,20 @@ def _in_thread(function: Callable[..., Any], *, reads: bool) -> Callable[..., An
                 if not is_interrupted(error):
                     raise
                 app.state.observer.read_interrupted()
-        return await run_in_thread(app, function, **arguments)
+        return await run_in_thread(app, partial(function, **arguments))
 
     async def write(request: Request, arguments: dict[str, Any]) -> object:
+        call = partial(function, **arguments)
+        since = asyncio.get_running_loop().time()
         turn = await limit_concurrent_writes(request.app)
         try:
             try:
-                return await run_in_thread(request.app, function, **arguments)
+                return await run_in_thread(request.app, call, since)
             except Exception as error:
                 if not is_deadlock(error):
                     raise
             # The other transaction goes on, so that this one finds its locks free or waits.
-            return await run_in_thread(request.app, function, **arguments)
+            return await run_in_thread(request.app, call)
         finally:
             turn.release()
 
