@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from io import FileIO
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from struct import Struct
@@ -17,10 +16,9 @@ from threading import Event, Lock, Thread
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import Engine, event
-from sqlalchemy.engine import URL
 
 from app.db_errors import readable_database_errors
-from app.errors import DatabaseError, DatabaseFileReplaced, DatabaseUnavailable, SetupError
+from app.errors import DatabaseError, DatabaseFileReplaced, DatabaseUnavailable
 from app.logs import log_event
 
 # Seconds between two looks at a file while no request makes one.
@@ -32,14 +30,7 @@ _CHECKPOINT_FIELDS = Struct("=I4xI12x8s56xI28xI")
 # The start of a database file: magic string, page size and journal mode; then its change counter.
 _HEADER = Struct(">20s4xI")
 
-# The start of a database file in the other mode, of any page size, and of a -wal without frames.
-_MAGIC, _ROLLBACK_MODE = b"SQLite format 3\0", b"\1\1"
-_WAL_HEADER_BYTES = 32
-
 Identity = tuple[int, int]  # device and inode
-
-# Files whose mode was looked at.
-_inspected: dict[Identity, FileIO] = {}
 
 
 @contextmanager
@@ -90,48 +81,6 @@ def _keeps_wal(path: str) -> bool:
     uri = f"{Path(path).resolve().as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         return bool(connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
-
-
-def require_own_wal(url: URL) -> None:
-    """Refuse a SQLite file beside a ``-wal`` that cannot be its own, for it is not in WAL mode.
-
-    SQLite would replay those frames into it. No copy by ``backup`` is in WAL mode. The mode is
-    in the file before its ``-wal`` is, and stays there until that is gone, crashes included.
-
-    Raises:
-        SetupError: the two do not belong together.
-    """
-    if url.get_backend_name() != "sqlite":
-        return
-    main = Path(str(url.database)).resolve()
-    wal = Path(f"{main}-wal")
-    # Looked for again, since another process may be changing the mode.
-    if _holds_frames(wal) and not _may_have_wal(main) and _holds_frames(wal):
-        raise SetupError(
-            f"{wal} belongs to another database: {main} has none. Nothing was changed.\n"
-            f"Move {wal.name} and {main.name}-shm to another folder, or name another file in "
-            "MOVIE_DATABASE_URL."
-        )
-
-
-def _holds_frames(wal: Path) -> bool:
-    try:
-        return wal.stat().st_size > _WAL_HEADER_BYTES
-    except OSError:  # none, or whoever connects is told why
-        return False
-
-
-def _may_have_wal(main: Path) -> bool:
-    try:
-        identity = _identity(main)
-        if identity not in _inspected:
-            # Never closed, like DatabaseFile's: the caller may have a connection to the file.
-            _inspected[identity] = main.open("rb", buffering=0)
-    except OSError:  # none, or whoever connects is told why
-        return True
-    _inspected[identity].seek(0)
-    header = _inspected[identity].read(20)
-    return not (header.startswith(_MAGIC) and header[18:] == _ROLLBACK_MODE)
 
 
 class _Look(NamedTuple):

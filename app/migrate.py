@@ -14,7 +14,6 @@ from sqlalchemy.engine import URL, make_url
 from sqlmodel import SQLModel
 
 from app.config import PROJECT_ROOT
-from app.database_file import require_own_wal
 from app.db import create_migration_engine
 from app.db_errors import readable_database_errors
 from app.errors import PermissionMissing, SetupError
@@ -59,7 +58,6 @@ def migration_connection(database_url: str) -> Iterator[Connection]:
     Raises:
         SetupError: the database cannot be used, or a migration broke a foreign key.
     """
-    require_own_wal(make_url(database_url))
     with readable_database_errors(make_url(database_url)):
         engine = create_migration_engine(database_url, lock_timeout=MIGRATION_TIMEOUT)
         with engine.begin() as connection:
@@ -175,12 +173,11 @@ def require_permissions(connection: Connection) -> None:
 
 
 def require_file(url: URL) -> None:
-    """Refuse a path without a SQLite file, which the driver would create, or with a foreign -wal.
+    """Refuse a path without a SQLite file, which the driver would create.
 
     Raises:
-        SetupError: there is no such file, this user may not look, or see require_own_wal().
+        SetupError: there is no such file, or this user may not look.
     """
-    require_own_wal(url)
     if url.get_backend_name() == "sqlite" and not file_exists(url):
         raise SetupError(
             f"There is no database at {url.database}.\nRun: uv run python scripts/db.py migrate"

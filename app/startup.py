@@ -11,7 +11,6 @@ from sqlmodel import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import Settings, load_settings
-from app.database_file import require_own_wal
 from app.db import create_db_engine
 from app.db_errors import explain_read_only, readable_database_errors
 from app.errors import SetupError
@@ -40,7 +39,6 @@ def init_db(settings: Settings, engine: Engine) -> None:
         SetupError: the database cannot be used, or its schema does not fit the service.
     """
     _require_writable(engine.url)
-    require_own_wal(engine.url)
     if settings.auto_setup and not is_at_head(engine):
         migrate_to_head(settings.database_url)
     require_file(engine.url)

@@ -2,25 +2,21 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic import command
-from fastapi.testclient import TestClient
 from sqlalchemy import make_url
 from sqlmodel import Session
 
 from app.backup.copy import backup
 from app.backup.restore import restore
-from app.config import PROJECT_ROOT, Settings
+from app.config import PROJECT_ROOT
 from app.db import create_db_engine
 from app.errors import SetupError
-from app.main import create_app
-from app.migrate import migrate_to_head
 from app.repository import MovieRepository
-from app.startup import open_session, problems_of
 from tests.server import Commands, alembic_config, running_server
 
 
@@ -215,66 +211,3 @@ def test_sqlite_replays_the_wal_of_another_file_and_nothing_tells_that_it_is_for
         shutil.copy(f"{paths[0]}-wal", f"{paths[1]}-wal")
 
     assert titles(paths[1]) == ["Of the one"]
-
-
-def leave_wal(database: Path, target: Path) -> None:
-    """Put the ``-wal`` of a database that was not closed beside another file."""
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("INSERT INTO movie (title, search_title, year) VALUES ('X', 'x', 2000)")
-        connection.commit()
-        shutil.copy(f"{database}-wal", f"{target}-wal")
-
-
-def start(url: str) -> None:
-    """Start the service and end it."""
-    with TestClient(create_app(Settings(database_url=url))):
-        pass
-
-
-def check(url: str) -> None:
-    """Do as ``scripts/db.py check`` does."""
-    with open_session(url) as session:
-        assert [*problems_of(session)] == []
-
-
-@pytest.mark.parametrize(
-    "use",
-    [start, check, migrate_to_head, lambda url: backup(url, Path("never-made.db"))],
-    ids=["start", "check", "migrate", "backup"],
-)
-def test_a_copy_beside_the_wal_of_another_database_is_refused_and_left_as_it_was(
-    database: Path, copy: Path, use: Callable[[str], None]
-) -> None:
-    leave_wal(database, copy)
-    wal = Path(f"{copy}-wal")
-    before = copy.read_bytes(), wal.read_bytes()
-
-    with pytest.raises(SetupError) as error:
-        use(f"sqlite:///{copy}")
-
-    assert str(error.value).splitlines()[0] == (
-        f"{wal} belongs to another database: {copy} has none. Nothing was changed."
-    )
-    assert (copy.read_bytes(), wal.read_bytes()) == before
-
-
-def test_a_database_beside_its_own_wal_starts_after_a_crash(database: Path, tmp_path: Path) -> None:
-    crashed = tmp_path / "crashed.db"
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("DELETE FROM movie WHERE title = 'Copied'")
-        connection.commit()
-        # What a process that was killed leaves.
-        shutil.copy(database, crashed)
-        shutil.copy(f"{database}-wal", f"{crashed}-wal")
-
-    start(f"sqlite:///{crashed}")
-
-    assert titles(crashed) == ["Later"]
-
-
-def test_a_wal_that_holds_nothing_is_no_reason_to_refuse(copy: Path) -> None:
-    Path(f"{copy}-wal").touch()
-
-    start(f"sqlite:///{copy}")
-
-    assert titles(copy) == ["Copied"]
