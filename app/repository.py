@@ -535,7 +535,7 @@ def _problems_of_movies(connection: Connection) -> Iterator[str]:
             yield f"{movie}: the genres in movie_genre are not its own"
         for name, stored, normalize in (
             ("title", title, normalize_title),
-            ("genres", genres, normalize_genres),
+            ("list of genres", genres, normalize_genres),
             ("imdb_id", imdb_id, normalize_imdb_id),
         ):
             if stored is not None and not _is_normal(stored, normalize):

@@ -169,6 +169,7 @@ def test_a_read_that_meets_a_lock_for_too_long_is_503_and_succeeds_afterwards(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_reads_do_not_queue_behind_searches_of_87_000_movies(sqlite_url: str) -> None:
     app = application(sqlite_url, log_level="ERROR")
     with app.state.engine.begin() as connection:

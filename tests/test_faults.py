@@ -147,6 +147,7 @@ def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
     catalogue_url: str, tmp_path: Path
@@ -176,6 +177,7 @@ def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("catalogue_url", ENGINES, indirect=True)
 def test_writers_wait_for_a_lock_while_reads_are_answered(
     catalogue_url: str, tmp_path: Path
@@ -204,6 +206,7 @@ def test_writers_wait_for_a_lock_while_reads_are_answered(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_request_in_flight_is_finished_before_the_server_ends(
     catalogue_url: str, tmp_path: Path, workers: int
@@ -560,6 +563,7 @@ def test_an_unusable_database_is_explained_at_start_up_and_left_as_it_was(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("make_unusable", "auto_setup"),
     [
@@ -590,6 +594,7 @@ def test_a_database_that_this_user_may_not_use_is_explained_at_start_up(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_server_of_several_workers_ends_when_none_can_start(tmp_path: Path) -> None:
     database = not_a_database(tmp_path, tmp_path)
 

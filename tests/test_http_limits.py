@@ -123,6 +123,7 @@ def test_a_pipelined_body_of_several_reads_is_whole(server: Server) -> None:
 
 @LINUX
 @pytest.mark.slow
+@pytest.mark.ci
 def test_requests_whose_responses_nobody_reads_take_no_memory(tmp_path: Path) -> None:
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
     database = f"sqlite:///{tmp_path / 'movies.db'}"

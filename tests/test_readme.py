@@ -74,6 +74,7 @@ def test_the_notebook_examples_run_as_typed(
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_first_test_passes_as_typed_and_cannot_touch_a_real_database(tmp_path: Path) -> None:
     project = copy_of_project(tmp_path)
     shutil.copytree(

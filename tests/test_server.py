@@ -39,6 +39,7 @@ def rate(client: httpx.Client, movie_id: int, user_id: int, score: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_what_was_rated_is_there_after_a_restart_and_after_a_kill(
     new_url: str, elsewhere: Path
 ) -> None:

@@ -239,6 +239,7 @@ def test_a_new_database_that_another_process_locks_is_waited_for(hold: str, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("engine_name", ENGINES)
 def test_all_that_prepare_a_new_database_at_once_succeed(engine_name: str, tmp_path: Path) -> None:
     # A collision of file locks is rare, so there are many rounds where a database costs nothing.
