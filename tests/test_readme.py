@@ -1,5 +1,6 @@
 """The README says what is so: its tour is run, its tables are compared with the code."""
 
+import gc
 import json
 import re
 import shlex
@@ -60,6 +61,8 @@ def test_the_tour_gets_the_answers_that_the_readme_shows(tmp_path: Path) -> None
     ], "what the API answers now is written into the tour"
 
 
+# A notebook closes its connections when it ends.
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_the_notebook_examples_run_as_typed(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +71,7 @@ def test_the_notebook_examples_run_as_typed(
 
     exec("".join(code), {})  # noqa: S102 - what the README tells to type
 
+    gc.collect()  # here, and not in a later test
     engine = create_engine(sqlite_url)
     assert movie_rows(engine) == [movie_row(1, Sample("Arrival", 2016, "Sci-Fi", (5,)))]
     engine.dispose()
