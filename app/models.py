@@ -147,6 +147,12 @@ def normalize_genres(genres: Iterable[str]) -> list[str]:
     return unique
 
 
+def genre_columns(genres: Iterable[str]) -> dict[str, str]:
+    """Return the columns of a movie that hold its genres, given all of them, normalized."""
+    first, *others = genres
+    return {"genre": first, "other_genres": "".join(GENRE_SEPARATOR + other for other in others)}
+
+
 def normalize_imdb_id(imdb_id: str) -> str:
     """Return an IMDb id as IMDb writes it: ``tt114709`` becomes ``tt0114709``.
 
@@ -232,8 +238,8 @@ class Movie(SQLModel, table=True):
 
     @genres.setter
     def genres(self, genres: Iterable[str]) -> None:
-        self.genre, *others = normalize_genres(genres)
-        self.other_genres = "".join(GENRE_SEPARATOR + other for other in others)
+        for name, value in genre_columns(normalize_genres(genres)).items():
+            setattr(self, name, value)
 
 
 class MovieGenre(SQLModel, table=True):

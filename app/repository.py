@@ -27,10 +27,10 @@ from app.errors import (
 from app.logs import log_event
 from app.models import (
     DEFAULT_GENRE,
-    GENRE_SEPARATOR,
     INTEGER_MAX,
     SCORE_MAX,
     SCORE_MIN,
+    genre_columns,
     normalize_genre,
     normalize_genres,
     normalize_imdb_id,
@@ -283,7 +283,7 @@ class MovieRepository(MovieReader):
         """
         values = _columns(title=title, year=year, imdb_id=imdb_id, tmdb_id=tmdb_id)
         genres = normalize_genres([genre] if genres is None else genres)
-        values |= _genre_columns(genres)
+        values |= genre_columns(genres)
         with writing(self._session) as connection, _unique(values):
             movie = MovieRead(*connection.execute(statements.INSERT_MOVIE, values).one())
             _require_id_in_range(movie.id)
@@ -300,7 +300,7 @@ class MovieRepository(MovieReader):
             for title, year, genre, given, imdb_id, tmdb_id in movies:
                 genres = normalize_genres(given or [genre])
                 values = _columns(title=title, year=year, imdb_id=imdb_id, tmdb_id=tmdb_id)
-                values |= _genre_columns(genres)
+                values |= genre_columns(genres)
                 statement = ignore.values(values).returning(statements.MOVIE.c.id)
                 movie_id = connection.execute(statement).scalar_one_or_none()
                 if movie_id is not None:
@@ -347,7 +347,7 @@ class MovieRepository(MovieReader):
                 genres = [genre, *movie.genres[1:]]
             if genres is not MISSING:
                 genres = normalize_genres(genres)
-                values |= _genre_columns(genres)
+                values |= genre_columns(genres)
                 connection.execute(statements.DELETE_GENRES, {"this_movie": movie_id})
                 _insert_genres(connection, movie_id, genres)
             if values:
@@ -472,7 +472,7 @@ def movie_filters(
         of_tmdb_id=tmdb_id,
         year_min=year_min,
         year_max=year_max,
-        **statements.word_filters(search_words(normalize_text(q or ""))),
+        **statements.word_filters(search_words(normalize_text(q)) if q else ()),
     )
 
 
@@ -490,8 +490,8 @@ def _columns(
     """Return the columns of a movie that are given, as they are stored."""
     values: dict[str, object] = {}
     if title is not MISSING:
-        values["title"] = normalize_title(title)
-        values["search_title"] = search_key(normalize_title(title))
+        values["title"] = stored_title = normalize_title(title)
+        values["search_title"] = search_key(stored_title)
     if year is not MISSING:
         values["year"] = year
     if imdb_id is not MISSING:
@@ -499,11 +499,6 @@ def _columns(
     if tmdb_id is not MISSING:
         values["tmdb_id"] = tmdb_id
     return values
-
-
-def _genre_columns(genres: Sequence[str]) -> dict[str, object]:
-    first, *others = genres
-    return {"genre": first, "other_genres": "".join(GENRE_SEPARATOR + other for other in others)}
 
 
 def _insert_genres(connection: Connection, movie_id: int, genres: Sequence[str]) -> None:

@@ -194,9 +194,15 @@ def repository(session: Session) -> MovieRepository:
 
 
 @pytest.fixture
-def settings(database_url: str) -> Settings:
+def read_cache() -> bool:
+    """Whether the service keeps responses; tests of reads run without, too."""
+    return True
+
+
+@pytest.fixture
+def settings(database_url: str, *, read_cache: bool) -> Settings:
     """Settings that name the test's database and leave its catalogue empty."""
-    return Settings(database_url=database_url, auto_setup=False)
+    return Settings(database_url=database_url, auto_setup=False, read_cache=read_cache)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from threading import Barrier
 from typing import Any, NamedTuple
 
+import pytest
 from sqlalchemy import Engine, Select, delete, select, text
 from sqlmodel import Session
 
@@ -16,6 +17,9 @@ from app.search import search_key
 from app.statements import MOVIE, MOVIE_GENRE, RATING
 
 THREADS = 4
+
+
+with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error of the code under test

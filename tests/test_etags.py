@@ -12,8 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from app.config import Settings
-from tests.helpers import SAMPLES, Sample, everything, store
+from tests.helpers import SAMPLES, Sample, everything, store, with_and_without_cache
 from tests.operations import READING, Operation, store_what_examples_name
 from tests.server import DEADLINE_SECONDS, serving
 
@@ -65,21 +64,6 @@ OTHER = [
     '"other"\n"more"',
     '"*"',
 ]
-
-
-@pytest.fixture
-def read_cache() -> bool:
-    """Whether the service keeps responses; tests of reads run without, too."""
-    return True
-
-
-@pytest.fixture
-def settings(database_url: str, *, read_cache: bool) -> Settings:
-    """Settings with the read cache or without."""
-    return Settings(database_url=database_url, auto_setup=False, read_cache=read_cache)
-
-
-with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
 
 
 def statuses(client: TestClient, template: str, etag: str) -> tuple[int, int]:

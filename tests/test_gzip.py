@@ -8,8 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from app.compression import MIN_BYTES
-from app.config import Settings
-from tests.helpers import HEAT, SAMPLES, Sample, store
+from tests.helpers import HEAT, SAMPLES, Sample, store, with_and_without_cache
 from tests.server import serving
 
 # Its JSON is long enough to be compressed.
@@ -38,21 +37,6 @@ DOES_NOT = [
     "gzip;level=9",
     "gzip;q=",
 ]
-
-
-@pytest.fixture
-def read_cache() -> bool:
-    """Whether the service keeps responses."""
-    return True
-
-
-@pytest.fixture
-def settings(database_url: str, *, read_cache: bool) -> Settings:
-    """Settings with the read cache or without."""
-    return Settings(database_url=database_url, auto_setup=False, read_cache=read_cache)
-
-
-with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
 
 
 def encoded_as(accept_encoding: str) -> dict[str, str]:

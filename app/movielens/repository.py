@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from app.logs import log_event
 from app.models import (
     GENRE_SEPARATOR,
+    genre_columns,
     normalize_genres,
     normalize_imdb_id,
     normalize_title,
@@ -233,8 +234,8 @@ def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row
 
 
 def _genre_columns(movie: MovieRow, prefix: str = "") -> dict[str, str]:
-    first, separator, others = movie.genres.partition(GENRE_SEPARATOR)
-    return {f"{prefix}genre": first, f"{prefix}other_genres": separator + others}
+    columns = genre_columns(movie.genres.split(GENRE_SEPARATOR))
+    return {f"{prefix}{name}": value for name, value in columns.items()}
 
 
 def _insert_genres(connection: Connection, movies: dict[int, MovieRow]) -> None:

@@ -295,6 +295,21 @@ def mixed(plan: Plan) -> list[bytes]:
     return requests
 
 
+def some_batches(plan: Plan, *, size: int, count: int) -> list[bytes]:
+    """Return batches of ratings of different movies, each batch by another user."""
+    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
+    return [
+        post(
+            "/ratings/batch",
+            [
+                {"movie_id": movie, "user_id": user, "score": rng.randint(1, 5)}
+                for movie in rng.sample(range(1, plan.movies + 1), size)
+            ],
+        )
+        for user in range(1, count + 1)
+    ]
+
+
 def nine_reads_a_rating(plan: Plan) -> Iterator[Row]:
     """Load the service, as it comes, and the baseline with nine reads for each rating."""
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
@@ -324,18 +339,8 @@ def nine_reads_a_rating(plan: Plan) -> Iterator[Row]:
 
 def batches_of_ratings(plan: Plan) -> Iterator[Row]:
     """Compare ratings sent a thousand at a time with the same sent one by one, per rating."""
-    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
-    batches = [
-        post(
-            "/ratings/batch",
-            [
-                {"movie_id": movie, "user_id": user, "score": rng.randint(1, 5)}
-                for movie in rng.sample(range(1, plan.movies + 1), BATCH)
-            ],
-        )
-        for user in range(1, 21)
-    ]
+    batches = some_batches(plan, size=BATCH, count=20)
     name = f"POST /ratings/batch of {BATCH:,}, per rating"
     plan.say(name)
     with plan.service(catalogue) as port:
@@ -421,17 +426,7 @@ def rating_without_indexes_within_a_genre(plan: Plan) -> Iterator[Row]:
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.ratings)
     with_indexes = plan.folder / "indexes-within-a-genre.db"
     add_indexes_within_a_genre(catalogue, with_indexes)
-    rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
-    batches = [
-        post(
-            "/ratings/batch",
-            [
-                {"movie_id": movie, "user_id": user, "score": rng.randint(1, 5)}
-                for movie in rng.sample(range(1, plan.movies + 1), GROUP)
-            ],
-        )
-        for user in range(1, 2001)
-    ]
+    batches = some_batches(plan, size=GROUP, count=2000)
     name = f"{GROUP} ratings in one commit, no index within a genre"
     plan.say(name)
     with plan.service(catalogue) as service, plan.service(with_indexes) as other:
