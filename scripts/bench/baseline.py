@@ -1,8 +1,8 @@
-"""What the bench compares with: the same API, written as SQLModel's tutorial writes one.
+"""The baseline: the same API, written as in SQLModel's tutorial.
 
 Sync routes, a session dependency that yields, entities with relationships, ``create_all``, and
-averages that are computed when they are asked for. It is meant to be plain, not slow: it has the
-indexes that the tutorial gives, and it aggregates in SQL.
+averages computed on request. It is plain, not slow on purpose: it has the tutorial's indexes and
+aggregates in SQL.
 
 Source: https://sqlmodel.tiangolo.com/tutorial/fastapi/
 """
@@ -19,7 +19,7 @@ from sqlmodel import Field, Relationship, Session, SQLModel, col, create_engine,
 
 
 class MovieBase(SQLModel):
-    """What a movie is described by."""
+    """The fields of a movie."""
 
     title: str = Field(index=True, unique=True)
     year: int
@@ -27,7 +27,7 @@ class MovieBase(SQLModel):
 
 
 class BaselineMovie(MovieBase, table=True):
-    """A movie, whose aggregates are those of its ratings."""
+    """A stored movie. Its aggregates are computed from its ratings."""
 
     __tablename__ = "baseline_movie"
 
@@ -36,7 +36,7 @@ class BaselineMovie(MovieBase, table=True):
 
 
 class MoviePublic(MovieBase):
-    """A movie as it is answered."""
+    """A movie in a response."""
 
     id: int
     average_rating: float | None = None
@@ -44,7 +44,7 @@ class MoviePublic(MovieBase):
 
 
 class RatingCreate(SQLModel):
-    """A rating as it is sent."""
+    """A rating in a request."""
 
     movie_id: int = Field(foreign_key="baseline_movie.id", index=True)
     user_id: int | None = None
@@ -68,7 +68,7 @@ engine = create_engine(
 
 
 def get_session() -> Iterator[Session]:
-    """Yield a session of this request's own."""
+    """Yield a session for this request."""
     with Session(engine) as session:
         yield session
 
@@ -88,7 +88,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """The process answers."""
+    """Report that the process is running."""
     return {"status": "ok"}
 
 
@@ -98,7 +98,7 @@ def read_movies(
     offset: int = 0,
     limit: Annotated[int, Query(le=1000)] = 100,
 ) -> Sequence[MoviePublic]:
-    """A page of the movies, by title."""
+    """Return a page of movies, by title."""
     by_title = select(BaselineMovie).order_by(BaselineMovie.title)
     movies = session.exec(by_title.offset(offset).limit(limit)).all()
     aggregates = (
@@ -116,7 +116,7 @@ def read_movies(
 
 @app.get("/movies/top")
 def read_top(session: SessionDep, limit: Annotated[int, Query(le=100)] = 5) -> list[MoviePublic]:
-    """The best movies: by average, then number of ratings, then title; unrated last."""
+    """Return the best movies: by average, then number of ratings, then title; unrated last."""
     average = func.avg(BaselineRating.score)
     count = func.count(col(BaselineRating.id))
     ranking = (
@@ -131,7 +131,7 @@ def read_top(session: SessionDep, limit: Annotated[int, Query(le=100)] = 5) -> l
 
 @app.get("/movies/{movie_id}")
 def read_movie(movie_id: int, session: SessionDep) -> MoviePublic:
-    """A movie with its average and number of ratings."""
+    """Return a movie with its average and number of ratings."""
     movie = session.get(BaselineMovie, movie_id)
     if movie is None:
         raise HTTPException(status_code=404, detail="Movie not found")
@@ -141,7 +141,7 @@ def read_movie(movie_id: int, session: SessionDep) -> MoviePublic:
 
 @app.post("/ratings", status_code=204)
 def create_rating(rating: RatingCreate, session: SessionDep) -> None:
-    """Store a rating, in place of the same user's earlier one."""
+    """Store a rating, replacing the same user's earlier one."""
     if session.get(BaselineMovie, rating.movie_id) is None:
         raise HTTPException(status_code=404, detail="Movie not found")
     earlier = select(BaselineRating).where(
@@ -157,7 +157,7 @@ def create_rating(rating: RatingCreate, session: SessionDep) -> None:
 
 
 def public(movie: BaselineMovie, average: float | None, count: int) -> MoviePublic:
-    """Return a movie as it is answered."""
+    """Return a movie as it appears in a response."""
     return MoviePublic.model_validate(
         movie, update={"average_rating": average, "rating_count": count}
     )

@@ -1,4 +1,4 @@
-"""Catalogues for the bench: of any size, the same at every run, in flat memory."""
+"""Generates catalogues of any size, identical on every run, in constant memory."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from app.migrate import migrate_to_head
 from app.search import search_key
 
 SEED = 20_000
-# How many movies of a hundred have each genre: about MovieLens' shares.
+# The percentage of movies with each genre, roughly as in MovieLens.
 COMMON_GENRE, RARE_GENRE = "Drama", "Film-Noir"
 GENRES = {
     COMMON_GENRE: 29, "Comedy": 19, "Documentary": 11, "Thriller": 10, "Romance": 9, "Action": 9,
@@ -62,22 +62,22 @@ class Aggregates(TypedDict):
 
 
 def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
-    """Make a database of the service's, with this many movies and ratings."""
+    """Create a database of the service with this many movies and ratings."""
     rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     aggregates = [Aggregates(this_movie=n + 1, count_change=0, sum_change=0) for n in range(movies)]
     url = f"sqlite:///{path}"
     migrate_to_head(url)
     with closing(sqlite3.connect(path)) as database:
-        # If this is cut short the file is worth nothing anyway.
+        # Durability is not needed: an interrupted run discards the file.
         database.execute("PRAGMA journal_mode=OFF")
         database.execute("PRAGMA synchronous=OFF")
-        # In KiB. More makes it little faster.
+        # In KiB. A larger cache is hardly faster.
         database.execute(f"PRAGMA cache_size=-{64 * 1024}")
         indexes = database.execute(
             "SELECT name, sql FROM sqlite_master WHERE tbl_name='rating' AND type='index' AND sql"
             " IS NOT NULL"
         ).fetchall()
-        # Sorting them once at the end is faster than keeping them sorted.
+        # Building the indexes at the end is faster than updating them row by row.
         for name, _ in indexes:
             database.execute(f"DROP INDEX {name}")
         database.executemany(INSERT_MOVIE, _movies(rng, movies))
@@ -93,14 +93,14 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
 
 
 def add_indexes_within_a_genre(catalogue: Path, path: Path) -> None:
-    """Copy a catalogue and add the indexes that rankings within a genre could be read from."""
+    """Copy a catalogue and add indexes for rankings within a genre."""
     shutil.copy(catalogue, path)
     with closing(sqlite3.connect(path)) as database:
         database.executescript(INDEXES_WITHIN_A_GENRE)
 
 
 def fill_baseline(path: Path, catalogue: Path) -> None:
-    """Copy a catalogue into the baseline's database, whose tables are there and empty."""
+    """Copy a catalogue into the empty tables of the baseline's database."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("ATTACH ? AS catalogue", (str(catalogue),))
         database.execute(COPY_MOVIES)
@@ -147,7 +147,7 @@ def postgresql_copy(server: str, catalogue: Path) -> Iterator[str]:
 
 
 def fill_baseline_on_postgresql(url: str) -> None:
-    """Copy a catalogue into the baseline's tables beside it, which are there and empty."""
+    """Copy a catalogue into the baseline's empty tables in the same database."""
     engine = create_engine(url)
     with engine.begin() as connection:
         for copy in (COPY_MOVIES, COPY_RATINGS):
@@ -174,7 +174,7 @@ def _movies(rng: random.Random, movies: int) -> Iterator[tuple[int, str, str, in
 def _ratings(
     rng: random.Random, movies: int, ratings: int, aggregates: list[Aggregates]
 ) -> Iterator[tuple[int, int, int, str]]:
-    """Yield the ratings user by user, as MovieLens has them, and count them in the aggregates.
+    """Yield ratings user by user, as in MovieLens, and add them to the aggregates.
 
     A few movies have many ratings and many have few. No user rates a movie twice.
     """

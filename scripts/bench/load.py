@@ -1,4 +1,4 @@
-"""Servers for the bench, and clients that load them: wrk where it is installed, else Python."""
+"""Servers for the bench, and clients that load them: wrk if it is installed, else Python."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
-# Longer than any of the servers waits for its database, in seconds.
+# Seconds; longer than any of the servers waits for its database.
 ANSWER_TIMEOUT = 30
 FIRST_ERROR_STATUS = b"400"
 WRK = shutil.which("wrk")
@@ -43,11 +43,11 @@ end
 
 
 class BenchError(Exception):
-    """The bench cannot go on. The message says why."""
+    """The measurement cannot continue. The message says why."""
 
 
 class Load(NamedTuple):
-    """What came of loading a server: a number of requests in a time, and their latencies in ms."""
+    """The result of loading a server. Latencies are in milliseconds."""
 
     requests: int
     seconds: float
@@ -57,12 +57,12 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Requests a second that were answered without an error."""
+        """Successful requests per second."""
         return (self.requests - self.errors) / self.seconds
 
 
 class Target(NamedTuple):
-    """A server and what to ask it, over how many connections at once."""
+    """A server, the requests to send, and the number of connections."""
 
     port: int
     requests: list[bytes]
@@ -70,12 +70,12 @@ class Target(NamedTuple):
 
 
 def get(path: str) -> bytes:
-    """Return a GET request as it is sent."""
+    """Return the bytes of a GET request."""
     return f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 def post(path: str, payload: object) -> bytes:
-    """Return a POST request with a JSON body as it is sent."""
+    """Return the bytes of a POST request with a JSON body."""
     body = json.dumps(payload)
     headers = f"Host: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n{body}".encode()
@@ -83,16 +83,16 @@ def post(path: str, payload: object) -> bytes:
 
 @contextmanager
 def serve(app: str, log: Path, environment: dict[str, str], *, workers: int = 1) -> Iterator[int]:
-    """Run an application in a uvicorn process of its own, and yield its port.
+    """Run an application in a uvicorn process and yield its port.
 
     Args:
-        app: module and attribute, as uvicorn takes it.
-        log: a file for what the server writes.
-        environment: variables beside those of this process, whose own settings are left out.
-        workers: how many processes answer.
+        app: module and attribute, in uvicorn's notation.
+        log: the file for the server's output.
+        environment: variables to add to those of this process, except its MOVIE_ settings.
+        workers: the number of server processes.
 
     Raises:
-        BenchError: the server does not come up; the message ends with what it wrote.
+        BenchError: the server does not start. The message ends with its output.
     """
     with socket.socket() as free:
         free.bind((HOST, 0))
@@ -108,7 +108,7 @@ def serve(app: str, log: Path, environment: dict[str, str], *, workers: int = 1)
         deadline = time.monotonic() + START_TIMEOUT
         while not _is_healthy(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"{app} does not come up:\n{log.read_text()[-2000:]}")
+                raise BenchError(f"{app} does not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
         yield port
     finally:
@@ -129,10 +129,10 @@ def _is_healthy(port: int) -> bool:
 
 
 def load(target: Target, seconds: float, folder: Path) -> Load:
-    """Send a target its requests one after the other on each connection, over and over.
+    """Send a target its requests in a loop on each connection.
 
     Raises:
-        BenchError: the target does not answer.
+        BenchError: the target does not respond.
     """
     if WRK:
         return _load_with_wrk(WRK, target, seconds, folder)
@@ -141,13 +141,13 @@ def load(target: Target, seconds: float, folder: Path) -> Load:
 
 def _load_with_wrk(wrk: str, target: Target, seconds: float, folder: Path) -> Load:
     script = folder / "requests.lua"
-    # ASCII text in JSON is written as in Lua.
+    # An ASCII string has the same literal in JSON and in Lua.
     texts = ",".join(json.dumps(request.decode()) for request in target.requests)
     script.write_text(WRK_SCRIPT % f"{{{texts}}}")
     options = {
         "--threads": 1,
         "--connections": target.clients,
-        # wrk takes whole units only.
+        # wrk accepts whole seconds only.
         "--duration": f"{max(1, round(seconds))}s",
         "--timeout": f"{ANSWER_TIMEOUT}s",
         "--script": script,
@@ -186,7 +186,7 @@ async def _load_with_python(target: Target, seconds: float) -> Load:
         async with asyncio.timeout(seconds + ANSWER_TIMEOUT):
             await asyncio.gather(*(ask_until_the_end() for _ in range(target.clients)))
     except (OSError, EOFError, TimeoutError) as error:
-        raise BenchError(f"The server does not answer: {error!r}") from error
+        raise BenchError(f"The server does not respond: {error!r}") from error
     percentiles = quantiles([*latencies, *latencies], n=100)
     elapsed = time.perf_counter() - started
     return Load(len(latencies), elapsed, percentiles[49], percentiles[98], errors)

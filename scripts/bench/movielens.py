@@ -1,4 +1,4 @@
-"""MovieLens' files: import, the least work that SQLite could do in its place, and export."""
+"""MovieLens files: import, the least work that SQLite needs for the same rows, and export."""
 
 import gc
 import http.client
@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from sqlalchemy import Engine
 from sqlmodel import Session
 
 from app.db import create_db_engine
@@ -21,8 +22,8 @@ from scripts.bench.load import ANSWER_TIMEOUT, BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")
 TABLES = ("movie", "movie_genre", "rating")
-# Runs a command from a process that is small itself: a process counts its parent's memory as its
-# own until it has loaded its program.
+# Start the command from a small process: until a new process has loaded its program, the parent's
+# memory counts as its own.
 PEAK_OF_COMMAND = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -30,24 +31,29 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+def import_folder(source: Path, engine: Engine) -> None:
+    """Import a MovieLens folder into a migrated database, as the command does."""
+    folder = MovieLensFolder(source)
+    with Session(engine) as session:
+        CatalogueRepository(session).merge(folder.movies(_ignore), folder.ratings(_ignore))
+
+
 def seconds_of_import(source: Path, target: Path) -> float:
-    """Import a folder into a new database, as the command does, and return how long it takes."""
+    """Import a folder into a new database and return how long it takes."""
     _make_empty(target)
     engine = create_db_engine(f"sqlite:///{target}")
     gc.collect()
     started = time.perf_counter()
-    folder = MovieLensFolder(source)
-    with Session(engine) as session:
-        CatalogueRepository(session).merge(folder.movies(_ignore), folder.ratings(_ignore))
+    import_folder(source, engine)
     seconds = time.perf_counter() - started
     engine.dispose()
     return seconds
 
 
 def seconds_of_executemany(source: Path, target: Path) -> float:
-    """Store the rows of a database in another one, from memory, and return how long it takes.
+    """Insert the rows of one database into another, from memory, and return how long it takes.
 
-    It is one transaction over the same tables, with the same indexes and constraints.
+    All rows go in by one transaction, into the same tables with the same indexes and constraints.
     """
     with closing(sqlite3.connect(source)) as database:
         rows = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}  # noqa: S608 - constants
@@ -85,10 +91,10 @@ def seconds_of_export(source: Path, target: Path) -> float:
 
 
 def seconds_of_download(port: int, path: str) -> float:
-    """Read a file from a server, and return how long it takes.
+    """Download a file from a server and return how long it takes.
 
     Raises:
-        BenchError: it is not answered with a 200.
+        BenchError: the response is not a 200.
     """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT)
     with closing(connection):
@@ -99,15 +105,15 @@ def seconds_of_download(port: int, path: str) -> float:
             pass
         seconds = time.perf_counter() - started
     if response.status != http.client.OK:
-        raise BenchError(f"GET {path} is answered {response.status}")
+        raise BenchError(f"GET {path} returned {response.status}")
     return seconds
 
 
 def peak_memory(*arguments: str, database: Path) -> int:
-    """Return the most memory that a command of scripts/db.py has held, in MiB.
+    """Run a command of scripts/db.py and return its peak memory in MiB.
 
     Raises:
-        BenchError: the command fails; the message is what it said.
+        BenchError: the command fails. The message includes its error output.
     """
     command = [sys.executable, str(COMMAND_LINE), *arguments]
     result = subprocess.run(  # noqa: S603 - this project's own command
@@ -119,7 +125,7 @@ def peak_memory(*arguments: str, database: Path) -> int:
     )
     if result.returncode:
         raise BenchError(f"{' '.join(arguments)} fails:\n{result.stderr}")
-    # macOS counts in bytes, the others in KiB.
+    # macOS reports bytes, other systems KiB.
     return int(result.stdout) // (2**20 if sys.platform == "darwin" else 2**10)
 
 
