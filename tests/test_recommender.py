@@ -1,6 +1,5 @@
 """Similar movies and recommendations: what is learnt, what is stored, what is answered."""
 
-import math
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from sqlalchemy import Engine, delete, insert, select, text
 from sqlmodel import Session
 
 from app.db import create_db_engine, create_migration_engine
-from app.recommender.evaluation import Ratings, Split, judge, split_off
 from app.recommender.neighbours import read_likes, replace_neighbours
 from app.recommender.repository import RecommendationRepository
 from app.recommender.statements import NEIGHBOUR
@@ -470,62 +468,17 @@ def test_training_without_its_packages_says_what_to_install(
     assert finished == Finished(1, "", message)
 
 
-def test_each_users_latest_fifth_is_held_out_and_its_likes_are_the_hits() -> None:
-    ids = np.arange(20)
-    # A user with ten ratings, and one with four, of whom no whole fifth is to be had.
-    users = np.array([0] * 10 + [1] * 4)
-    movies = np.array([*range(10), *range(4)])
-    scores = np.array([5] * 6 + [5, 3, 4, 2] + [5] * 4)
-    ratings = Ratings(ids[:2], ids, users, movies, scores)
-
-    latest, before = split_off(ratings, fifth=1), split_off(ratings, fifth=2)
-
-    assert {user: hits.tolist() for user, hits in latest.hits.items()} == {0: [8]}
-    assert latest.known.movies.tolist() == [*range(8), *range(4)]
-    assert {user: hits.tolist() for user, hits in before.hits.items()} == {0: [6]}
-    assert before.known.movies.tolist() == [*range(6), *range(4)]
-
-
-def test_ndcg_counts_the_places_of_hits_and_recall_their_share() -> None:
-    nothing = np.array([], np.int64)
-    known = Ratings(nothing, nothing, nothing, nothing, nothing)
-    split = Split(known, {0: np.array([1, 2, 3])})
-
-    # A hit at the second place and one at the twelfth, of three.
-    ranking = np.array([9, 1, *range(20, 29), 3])
-    quality = judge(split, lambda _: ranking)
-
-    assert quality.ndcg.tolist() == pytest.approx(
-        [(1 / math.log2(3)) / (1 + 1 / math.log2(3) + 1 / math.log2(4))]
-    )
-    assert quality.recall.tolist() == pytest.approx([2 / 3])
-
-
-def test_evaluation_compares_what_is_served_with_other_methods_and_stores_nothing(
+def test_evaluate_prints_the_command_of_the_bench_and_trains_nothing(
     engine: Engine, database_url: str, command: Command
 ) -> None:
-    ids = store_movies(engine, *["Drama"] * 24)
-    # Half of the users like the movies with even ids.
+    ids = store_movies(engine, *["Drama"] * 4)
     for user_id in range(1, 21):
-        own = [movie_id for movie_id in ids if (movie_id + user_id) % 2 == 0]
-        rate(engine, dict.fromkeys(own[user_id // 2 :] + own[: user_id // 2], 5), user_id)
+        rate(engine, {movie_id: 5 for movie_id in ids if (movie_id + user_id) % 3}, user_id)
 
     finished = command(database_url, "train", "--evaluate")
 
-    assert (finished.exit_code, finished.errors) == (0, "")
-    found = dict(re.findall(r"│ ([\w, ]+?) +│ +(\d\.\d+)", finished.output))
-    served, *others = [
-        "as served", "popularity", "weighted ranking", "item cosine", "EASE, all weights"
-    ]  # fmt: skip
-    assert [*found][:5] == [served, *others]
-    # It knows which half a user likes.
-    assert float(found[served]) == float(found["EASE, all weights"]) == 1
-    assert float(found["popularity"]) < 1
+    line = (
+        "uv run --group bench --extra recommender python scripts/bench --recommendations FOLDER\n"
+    )
+    assert finished == Finished(0, line, "")
     assert neighbour_rows(engine) == []
-
-
-def test_evaluation_of_too_few_ratings_says_so(database_url: str, command: Command) -> None:
-    finished = command(database_url, "train", "--evaluate")
-
-    assert finished.exit_code == 1
-    assert finished.errors.startswith("There is nothing to evaluate: ")

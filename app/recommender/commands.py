@@ -1,4 +1,4 @@
-"""The command that trains the recommender, and the one that measures how good it is."""
+"""The command that trains the recommender."""
 
 import sys
 import time
@@ -18,6 +18,9 @@ from app.migrate import MIGRATION_TIMEOUT
 from app.startup import open_session
 
 NEEDED = ("numpy", "scipy")
+EVALUATION = (
+    "uv run --group bench --extra recommender python scripts/bench --recommendations FOLDER"
+)
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -28,10 +31,13 @@ def add_to(cli: typer.Typer) -> None:
 def train(
     *,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Measure how good it would be, and store nothing.")
+        bool, typer.Option("--evaluate", help="Print the command that measures recommendations.")
     ] = False,
 ) -> None:
     """Learn from all likes which movies go together. The service may run meanwhile."""
+    if evaluate:
+        typer.echo(EVALUATION)
+        return
     if not all(map(find_spec, NEEDED)):
         raise SetupError(
             "Training needs numpy and scipy. "
@@ -40,13 +46,11 @@ def train(
     terminal = Console(stderr=True)
     # It vanishes at the end, so that an error is the only thing to read.
     with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
-        table = (_evaluated if evaluate else _trained)(progress)
+        table = _trained(progress)
     console = Console()
     # A table that is pasted elsewhere must not be folded.
     console.width = max(console.width, 120)
     console.print(table)
-    if evaluate and not find_spec("implicit"):
-        typer.echo("ALS is left out: uv run --group bench python scripts/db.py train --evaluate")
 
 
 def _trained(progress: Progress) -> Table:
@@ -72,22 +76,6 @@ def _trained(progress: Progress) -> Table:
         "peak memory": _peak_memory(),
     }.items():
         table.add_row(name, value)
-    return table
-
-
-def _evaluated(progress: Progress) -> Table:
-    """Return a comparison with other methods."""
-    from app.recommender.evaluation import compare  # noqa: PLC0415 - extra
-
-    with open_session() as session:
-        compared = compare(session, progress)
-    table = Table("method")
-    for name in ("NDCG@10", "Recall@20", "served / method", "served - method, 95 %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for method, ndcg, recall, lead, (low, high) in compared:
-        interval = f"{lead:+.3f} ({low:+.3f} to {high:+.3f})" if lead else ""
-        ratio = f"{(ndcg + lead) / ndcg:.2f}" if ndcg else ""
-        table.add_row(method, f"{ndcg:.4f}", f"{recall:.4f}", ratio, interval)
     return table
 
 

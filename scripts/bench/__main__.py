@@ -2,6 +2,8 @@
 
 The two sides of a ratio are loaded in turn, repeatedly, so that other work on the machine affects
 both of them. A ratio is the median of its rounds' ratios.
+
+--recommendations compares the recommendations with other methods instead.
 """
 
 import os
@@ -114,9 +116,24 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="A short look: a million ratings, 2 rounds of 1 s.")
     ] = False,
+    recommendations: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Instead, compare the recommendations for a MovieLens folder with other methods.",
+        ),
+    ] = None,
 ) -> None:
     """Measure the service on generated catalogues, and print one table of ratios."""
     console = Console()
+    if recommendations:
+        # Needs numpy and scipy, which other measurements do not.
+        from scripts.bench.recommendations import print_comparison  # noqa: PLC0415 - extra
+
+        with readable_errors():
+            print_comparison(recommendations, console)
+        return
     if quick:
         many_ratings, seconds, rounds = min(many_ratings, 1_000_000), 1, 2
     with tempfile.TemporaryDirectory(dir=folder, prefix="movie-bench-") as workplace:
