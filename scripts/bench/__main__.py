@@ -3,7 +3,8 @@
 The two sides of a ratio are loaded in turn, repeatedly, so that other work on the machine affects
 both of them. A ratio is the median of its rounds' ratios.
 
---recommendations compares the recommendations with other methods instead.
+Two options measure something else instead: --recommendations compares the recommendations with
+other methods, and --journeys counts how often a request changes from one file to another.
 """
 
 import os
@@ -25,11 +26,13 @@ from rich.table import Table
 
 from app.errors import UnusableFile
 from scripts.bench import growth, throughput
+from scripts.bench.journeys import journeys_of
 from scripts.bench.load import WRK, BenchError
 from scripts.bench.plan import Plan, Row
 from scripts.bench.throughput import PAGE
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
+PROJECT = Path(__file__).parents[2]
 
 MEASUREMENTS = (
     throughput.on_sqlite,
@@ -73,6 +76,18 @@ def report(rows: list[Row], plan: Plan) -> None:
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}",
     ):
         plan.console.print(line)
+
+
+def print_journeys(checkout: Path, console: Console, *, verbose: bool) -> None:
+    """Print how many hops each request makes in a checkout, and with ``verbose`` each of them."""
+    journeys = journeys_of(checkout)
+    table = Table("request", "hops", "with returns", box=box.MARKDOWN)
+    for journey in journeys:
+        table.add_row(journey.request, str(len(journey.hops)), str(journey.with_returns))
+    console.print(table)
+    if verbose:
+        for journey in journeys:
+            typer.echo("\n".join((f"\n{journey.request}", *journey.hops)))
 
 
 @contextmanager
@@ -124,9 +139,26 @@ def bench(
             help="Instead, compare the recommendations for a MovieLens folder with other methods.",
         ),
     ] = None,
+    journeys: Annotated[
+        bool,
+        typer.Option(
+            "--journeys", help="Instead, count the hops of three requests between files of app/."
+        ),
+    ] = False,
+    checkout: Annotated[
+        Path,
+        typer.Option(
+            exists=True, file_okay=False, show_default="this one", help="Where to count hops."
+        ),
+    ] = PROJECT,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List each hop.")] = False,
 ) -> None:
     """Measure the service on generated catalogues, and print one table of ratios."""
     console = Console()
+    if journeys:
+        with readable_errors():
+            print_journeys(checkout, console, verbose=verbose)
+        return
     if recommendations:
         # Needs numpy and scipy, which other measurements do not.
         from scripts.bench.recommendations import print_comparison  # noqa: PLC0415 - extra
