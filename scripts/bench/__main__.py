@@ -29,7 +29,7 @@ from scripts.bench import growth, throughput
 from scripts.bench.journeys import journeys_of
 from scripts.bench.load import WRK, BenchError
 from scripts.bench.plan import Plan, Row
-from scripts.bench.throughput import PAGE
+from scripts.bench.throughput import BATCH, PAGE
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
 PROJECT = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def readable_errors() -> Iterator[None]:
 
 def bench(
     *,
-    movies: Annotated[int, typer.Option(min=1, help="Movies in most catalogues.")] = 10_000,
+    movies: Annotated[int, typer.Option(min=BATCH, help="Movies in most catalogues.")] = 10_000,
     ratings: Annotated[int, typer.Option(min=1, help="Ratings in most catalogues.")] = 100_000,
     many_movies: Annotated[
         int, typer.Option(min=PAGE, help="Movies in large catalogues.")
