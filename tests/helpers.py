@@ -1,6 +1,6 @@
 """What the tests of the repository and of the API share: movies to look at, and the rows stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
 from threading import Barrier
@@ -53,6 +53,16 @@ SAMPLES = (
     Sample("Spirited Away", 2001, "Animation", (5,)),
     Sample("東京物語", 1953, "Drama", (5, 5, 5)),
 )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the words of a text, so that a table of short values takes few lines."""
+    return tuple(text.split())
+
+
+def listed(failures: Iterable[object]) -> str:
+    """Return the failed rows of a table, a line each: pytest would show the first alone."""
+    return "\n".join(map(str, failures))
 
 
 def empty(engine: Engine) -> None:

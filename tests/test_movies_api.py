@@ -34,7 +34,6 @@ MOVIE_FIELDS = [
     "rating_count",
 ]
 NOT_FOUND = {"detail": "Movie not found"}
-TITLE_EXISTS = {"detail": "A movie with this title already exists"}
 
 
 def titles(response: Response) -> list[str]:
@@ -51,18 +50,16 @@ def links(response: Response) -> dict[str, str]:
 # Listing
 
 
-@pytest.mark.parametrize("path", ["/movies", "/movies/top", "/ratings"])
-def test_list_without_rows_is_an_empty_list(client: TestClient, path: str) -> None:
-    response = client.get(path)
+def test_list_without_rows_is_empty(client: TestClient) -> None:
+    responses = {path: client.get(path) for path in ("/movies", "/movies/top", "/ratings")}
 
-    assert response.status_code == 200
-    assert response.json() == []
-    if path != "/movies/top":
-        assert response.headers["X-Total-Count"] == "0"
-        assert links(response) == {
-            "first": f"{path}?limit=100&offset=0",
-            "last": f"{path}?limit=100&offset=0",
-        }
+    assert {path: response.text for path, response in responses.items()} == dict.fromkeys(
+        responses, "[]"
+    )
+    for path in ("/movies", "/ratings"):
+        assert responses[path].headers["X-Total-Count"] == "0"
+        url = f"{path}?limit=100&offset=0"
+        assert links(responses[path]) == {"first": url, "last": url}
 
 
 def test_movies_are_a_bare_list_by_title(client: TestClient, engine: Engine) -> None:
@@ -91,27 +88,20 @@ def test_page_holds_100_movies_by_default(client: TestClient, engine: Engine) ->
     }
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("genre=%20SCI-FI%20", ["Alien", "Solaris", "alien", "Æon Flux"]),
-        ("q=AM%C3%89LIE", ["Amélie"]),
-        ("q=0%25+w", ["100% Wolf", "1001 Wolves"]),
-        ("year_min=2016", ["100% Wolf", "1001 Wolves", "Éternité"]),
-        ("year_max=1972", ["Solaris", "東京物語"]),
-        ("genre=drama&q=alien", []),
-        ("sort=-year&limit=1&offset=2", ["Éternité"]),
-        ("genre=Crime&limit=1&offset=0&year_min=1900&year_max=2100&q=&sort=title", ["Heat"]),
-    ],
-)
-def test_each_parameter_shapes_the_list(
-    client: TestClient, engine: Engine, query: str, expected: list[str]
-) -> None:
+def test_each_parameter_shapes_the_list(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
+    expected = {
+        "genre=%20SCI-FI%20": ["Alien", "Solaris", "alien", "Æon Flux"],
+        "q=AM%C3%89LIE": ["Amélie"],
+        "q=0%25+w": ["100% Wolf", "1001 Wolves"],
+        "year_min=2016": ["100% Wolf", "1001 Wolves", "Éternité"],
+        "year_max=1972": ["Solaris", "東京物語"],
+        "genre=drama&q=alien": [],
+        "sort=-year&limit=1&offset=2": ["Éternité"],
+        "genre=Crime&limit=1&offset=0&year_min=1900&year_max=2100&q=&sort=title": ["Heat"],
+    }
 
-    response = client.get(f"/movies?{query}")
-
-    assert titles(response) == expected
+    assert {query: titles(client.get(f"/movies?{query}")) for query in expected} == expected
 
 
 def test_total_and_links_cover_the_movies_that_pass_the_filters(
@@ -157,23 +147,24 @@ def test_following_links_visits_every_movie_once_in_either_direction(
 
 def test_links_point_to_the_neighbouring_pages(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
-    expected: dict[tuple[int, int], tuple[list[int], dict[str, int]]] = {
-        (5, 0): ([1, 2, 3, 4, 5], {"first": 0, "next": 5, "last": 10}),
-        (5, 5): ([6, 7, 8, 9, 10], {"first": 0, "prev": 0, "next": 10, "last": 10}),
-        (5, 10): ([11, 12, 13], {"first": 0, "prev": 5, "last": 10}),
-        (5, 3): ([4, 5, 6, 7, 8], {"first": 0, "prev": 0, "next": 8, "last": 10}),
-        (5, 8): ([9, 10, 11, 12, 13], {"first": 0, "prev": 3, "last": 10}),
-        (5, 12): ([13], {"first": 0, "prev": 7, "last": 10}),
-        (5, 13): ([], {"first": 0, "prev": 8, "last": 10}),
-        (5, 2**31 - 1): ([], {"first": 0, "prev": 10, "last": 10}),
-        (1, 12): ([13], {"first": 0, "prev": 11, "last": 12}),
-        (13, 0): (list(range(1, 14)), {"first": 0, "last": 0}),
-        (1000, 0): (list(range(1, 14)), {"first": 0, "last": 0}),
+    ids = [*range(1, 14)]
+    expected = {
+        (5, 0): {"first": 0, "next": 5, "last": 10},
+        (5, 5): {"first": 0, "prev": 0, "next": 10, "last": 10},
+        (5, 10): {"first": 0, "prev": 5, "last": 10},
+        (5, 3): {"first": 0, "prev": 0, "next": 8, "last": 10},
+        (5, 8): {"first": 0, "prev": 3, "last": 10},
+        (5, 12): {"first": 0, "prev": 7, "last": 10},
+        (5, 13): {"first": 0, "prev": 8, "last": 10},
+        (5, 2**31 - 1): {"first": 0, "prev": 10, "last": 10},
+        (1, 12): {"first": 0, "prev": 11, "last": 12},
+        (13, 0): {"first": 0, "last": 0},
+        (1000, 0): {"first": 0, "last": 0},
     }
 
-    for (limit, offset), (ids, offsets) in expected.items():
+    for (limit, offset), offsets in expected.items():
         response = client.get(f"/movies?sort=id&limit={limit}&offset={offset}")
-        assert [movie["id"] for movie in response.json()] == ids
+        assert [movie["id"] for movie in response.json()] == ids[offset : offset + limit]
         assert response.headers["X-Total-Count"] == "13"
         assert links(response) == {
             relation: f"/movies?sort=id&limit={limit}&offset={target}"
@@ -209,39 +200,16 @@ def test_post_stores_the_movie_and_returns_it_with_its_address(
     assert client.get(response.headers["Location"]).json() == response.json()
 
 
-@pytest.mark.parametrize(
-    ("title", "stored"),
-    [
-        (" " + "😀" * 300 + " " * 300, "😀" * 300),
-        # casefold() makes three characters of each of these, and a search compares those.
-        ("\u0390" * 300, "\u0390" * 300),
-    ],
-)
-def test_longest_title_and_genre_are_stored_and_found(
-    client: TestClient, title: str, stored: str
-) -> None:
+# casefold() makes three characters of each of these, and a search compares those.
+@pytest.mark.parametrize("title", [" " + "😀" * 300 + " " * 300, "\u0390" * 300])
+def test_longest_title_and_genre_are_stored_and_found(client: TestClient, title: str) -> None:
     body = {"title": title, "year": 1995, "genre": "x" * 100}
 
     response = client.post("/movies", json=body)
 
-    expected = movie_json(1, Sample(stored, 1995, "X" + "x" * 99))
+    expected = movie_json(1, Sample(title.strip(), 1995, "X" + "x" * 99))
     assert (response.status_code, response.json()) == (201, expected)
     assert client.get("/movies", params={"q": title, "genre": "X" * 100}).json() == [expected]
-
-
-@pytest.mark.parametrize("title", ["Heat", "  Heat  ", "\u00a0Heat\n"])
-def test_creating_an_existing_title_is_409_and_stores_nothing(
-    client: TestClient, engine: Engine, title: str
-) -> None:
-    store(engine, HEAT)
-    before = movie_rows(engine)
-
-    response = client.post("/movies", json={"title": title, "year": 2001})
-
-    assert response.status_code == 409
-    assert response.json() == TITLE_EXISTS
-    assert "Location" not in response.headers
-    assert movie_rows(engine) == before
 
 
 def test_unknown_and_computed_fields_are_ignored(client: TestClient, engine: Engine) -> None:
@@ -267,7 +235,9 @@ def test_unknown_and_computed_fields_are_ignored(client: TestClient, engine: Eng
 # Getting
 
 
-def test_get_returns_the_movie_with_its_average(client: TestClient, engine: Engine) -> None:
+def test_movie_has_its_average_and_the_fields_of_the_contract(
+    client: TestClient, engine: Engine
+) -> None:
     rated = Sample("Ronin", 1998, "Action", (5, 5, 4))
     store(engine, HEAT, rated)
 
@@ -275,13 +245,6 @@ def test_get_returns_the_movie_with_its_average(client: TestClient, engine: Engi
 
     assert response.status_code == 200
     assert response.json() == movie_json(2, rated)
-
-
-def test_movie_has_the_fields_of_the_contract(client: TestClient, engine: Engine) -> None:
-    store(engine, HEAT)
-
-    response = client.get("/movies/1")
-
     assert list(response.json()) == MOVIE_FIELDS, "a new field is added to MOVIE_FIELDS here"
 
 
@@ -343,42 +306,6 @@ def test_patch_changes_only_the_fields_sent(
     assert client.get("/movies/2").json() == movie_json(2, RONIN)
 
 
-@pytest.mark.parametrize("field", ["title", "year", "genre"])
-def test_patch_with_an_explicit_null_is_422_and_changes_nothing(
-    client: TestClient, engine: Engine, field: str
-) -> None:
-    store(engine, HEAT)
-    before = movie_rows(engine)
-    changes: dict[str, Any] = {"title": "Ronin", "year": 1998, "genre": "Action", field: None}
-
-    response = client.patch("/movies/1", json=changes)
-
-    assert response.status_code == 422
-    assert [problem["loc"] for problem in response.json()["detail"]] == [["body", field]]
-    assert movie_rows(engine) == before
-
-
-@pytest.mark.parametrize(
-    ("method", "body"),
-    [
-        ("PUT", {"title": " Ronin ", "year": 2001, "genre": "Drama"}),
-        ("PATCH", {"title": "Ronin"}),
-        ("PATCH", {"title": "Ronin", "year": 2001, "genre": "Drama"}),
-    ],
-)
-def test_changing_to_an_existing_title_is_409_and_changes_nothing(
-    client: TestClient, engine: Engine, method: str, body: dict[str, Any]
-) -> None:
-    store(engine, HEAT, RONIN)
-    before = movie_rows(engine)
-
-    response = client.request(method, "/movies/1", json=body)
-
-    assert response.status_code == 409
-    assert response.json() == TITLE_EXISTS
-    assert movie_rows(engine) == before
-
-
 # Removing
 
 
@@ -396,34 +323,10 @@ def test_delete_removes_the_movie_with_its_ratings(client: TestClient, engine: E
     assert (len(ratings.json()), ratings.headers["X-Total-Count"]) == (1, "1")
 
 
-@pytest.mark.parametrize(
-    ("method", "body"),
-    [
-        ("GET", None),
-        ("PUT", {"title": "Alien", "year": 1979}),
-        ("PUT", {"title": "Heat", "year": 1995}),
-        ("PATCH", {"title": "Alien"}),
-        ("PATCH", {}),
-        ("DELETE", None),
-    ],
-)
-def test_unknown_movie_is_404_and_nothing_changes(
-    client: TestClient, engine: Engine, method: str, body: dict[str, Any] | None
-) -> None:
-    store(engine, HEAT)
-    before = movie_rows(engine)
-
-    for movie_id in (2, 2**31 - 1):
-        response = client.request(method, f"/movies/{movie_id}", json=body)
-        assert (response.status_code, response.json()) == (404, NOT_FOUND)
-
-    assert movie_rows(engine) == before
-
-
 # Ranking
 
 
-def test_top_is_the_five_best_by_default(client: TestClient, engine: Engine) -> None:
+def test_top_holds_the_five_best_by_default(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
 
     response = client.get("/movies/top")
@@ -432,23 +335,16 @@ def test_top_is_the_five_best_by_default(client: TestClient, engine: Engine) -> 
     assert response.json()[0] == movie_json(3, Sample("alien", 1979, "Sci-Fi", (5, 5, 5)))
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("limit=1", ["alien"]),
-        ("genre=%20sci-FI", ["alien", "Solaris", "Æon Flux", "Alien"]),
-        ("min_ratings=3", ["alien", "東京物語", "Ran"]),
-        ("limit=1&ranking=mean", ["alien"]),
-        ("limit=1&ranking=weighted", ["Ran"]),
-        ("genre=drama&min_ratings=0&limit=100", ["東京物語", "Дом", "Éternité"]),
-        ("min_ratings=2147483647", []),
-    ],
-)
-def test_each_parameter_shapes_the_ranking(
-    client: TestClient, engine: Engine, query: str, expected: list[str]
-) -> None:
+def test_each_parameter_shapes_the_ranking(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES, Sample("Ran", 1985, "War", (4,) * 12))
+    expected = {
+        "limit=1": ["alien"],
+        "genre=%20sci-FI": ["alien", "Solaris", "Æon Flux", "Alien"],
+        "min_ratings=3": ["alien", "東京物語", "Ran"],
+        "limit=1&ranking=mean": ["alien"],
+        "limit=1&ranking=weighted": ["Ran"],
+        "genre=drama&min_ratings=0&limit=100": ["東京物語", "Дом", "Éternité"],
+        "min_ratings=2147483647": [],
+    }
 
-    response = client.get(f"/movies/top?{query}")
-
-    assert titles(response) == expected
+    assert {query: titles(client.get(f"/movies/top?{query}")) for query in expected} == expected

@@ -6,7 +6,6 @@ What queries and writes do with the stored ratings is tested in test_repository.
 import json
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
@@ -14,8 +13,6 @@ from tests.helpers import HEAT, RONIN, Sample, movie_row, movie_rows, rating_row
 
 # SQLite and PostgreSQL number the rows that a test stores from 1.
 HEAT_ID, RONIN_ID = 1, 2
-UNKNOWN_MOVIE = {"detail": "Movie not found"}
-UNKNOWN_RATING = {"detail": "Rating not found"}
 
 
 def rate(client: TestClient, movie_id: int, score: int, user_id: int | None = None) -> None:
@@ -47,16 +44,16 @@ def test_rating_is_stored_and_updates_the_average(client: TestClient, engine: En
     ]
 
 
-@pytest.mark.parametrize("anonymous", [{}, {"user_id": None}])
 def test_rating_without_a_user_or_with_null_is_anonymous(
-    client: TestClient, engine: Engine, anonymous: dict[str, None]
+    client: TestClient, engine: Engine
 ) -> None:
     store(engine, HEAT)
 
-    response = client.post("/ratings", json={"movie_id": HEAT_ID, "score": 5, **anonymous})
+    for anonymous in ({}, {"user_id": None}):
+        body = {"movie_id": HEAT_ID, "score": 5, **anonymous}
+        assert client.post("/ratings", json=body).status_code == 204
 
-    assert response.status_code == 204
-    assert rating_rows(engine) == [{"id": 1, "movie_id": HEAT_ID, "user_id": None, "score": 5}]
+    assert [(row["user_id"], row["score"]) for row in rating_rows(engine)] == [(None, 5)] * 2
 
 
 def test_lowest_and_highest_values_are_accepted(client: TestClient, engine: Engine) -> None:
@@ -67,19 +64,6 @@ def test_lowest_and_highest_values_are_accepted(client: TestClient, engine: Engi
 
     rows = [(row["user_id"], row["score"]) for row in rating_rows(engine)]
     assert rows == [(1, 1), (2**31 - 1, 5)]
-
-
-@pytest.mark.parametrize(("movie_id", "user_id"), [(2, 7), (2**31 - 1, None)])
-def test_rating_an_unknown_movie_is_404_and_stores_nothing(
-    client: TestClient, engine: Engine, movie_id: int, user_id: int | None
-) -> None:
-    store(engine, HEAT)
-
-    response = client.post("/ratings", json={"movie_id": movie_id, "user_id": user_id, "score": 5})
-
-    assert response.status_code == 404
-    assert response.json() == UNKNOWN_MOVIE
-    assert rating_rows(engine) == []
 
 
 def test_posting_a_rating_as_read_changes_nothing(client: TestClient, engine: Engine) -> None:
@@ -124,60 +108,6 @@ def test_batch_is_stored_in_order_and_updates_the_averages(
     assert aggregates(client, RONIN_ID) == (3.0, 1)
 
 
-def test_batch_with_unknown_movies_is_404_naming_positions_and_stores_nothing(
-    client: TestClient, engine: Engine
-) -> None:
-    store(engine, HEAT)
-    movies = (HEAT_ID, 99, HEAT_ID, 98, 99)
-
-    response = client.post(
-        "/ratings/batch", json=[{"movie_id": movie_id, "score": 5} for movie_id in movies]
-    )
-
-    assert response.status_code == 404
-    assert response.json() == {
-        "detail": "Movie not found: at position 1, 3, 4 of the list, counted from zero"
-    }
-    assert rating_rows(engine) == []
-    assert aggregates(client) == (None, 0)
-
-
-def test_batch_with_invalid_values_is_422_naming_positions_and_fields(
-    client: TestClient, engine: Engine
-) -> None:
-    store(engine, HEAT)
-
-    response = client.post(
-        "/ratings/batch",
-        json=[
-            {"movie_id": HEAT_ID, "score": 5},
-            {"movie_id": HEAT_ID, "score": 6},
-            {"movie_id": 0, "user_id": "x", "score": 1},
-        ],
-    )
-
-    assert response.status_code == 422
-    assert [problem["loc"] for problem in response.json()["detail"]] == [
-        ["body", 1, "score"],
-        ["body", 2, "movie_id"],
-        ["body", 2, "user_id"],
-    ]
-    assert rating_rows(engine) == []
-
-
-@pytest.mark.parametrize("length", [0, 1001])
-def test_empty_or_oversized_batch_is_422_and_stores_nothing(
-    client: TestClient, engine: Engine, length: int
-) -> None:
-    store(engine, HEAT)
-
-    response = client.post("/ratings/batch", json=[{"movie_id": HEAT_ID, "score": 5}] * length)
-
-    assert response.status_code == 422
-    assert [problem["loc"] for problem in response.json()["detail"]] == [["body"]]
-    assert rating_rows(engine) == []
-
-
 def test_largest_batch_is_accepted_even_when_indented(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT)
     ratings = [
@@ -218,27 +148,25 @@ def test_ratings_are_a_bare_list_by_id(client: TestClient, engine: Engine) -> No
     assert all(time.utcoffset() == timedelta(0) for time in times)
 
 
-@pytest.mark.parametrize(
-    ("query", "expected", "total"),
-    [
-        ("movie_id=1", [1, 2], "2"),
-        ("user_id=7", [1, 3], "2"),
-        ("movie_id=2&user_id=7", [3], "1"),
-        ("user_id=2147483647", [], "0"),
-        ("movie_id=2&limit=1&offset=1", [4], "2"),
-    ],
-)
-def test_each_parameter_shapes_the_list(
-    client: TestClient, engine: Engine, query: str, expected: list[int], total: str
-) -> None:
+def test_each_parameter_shapes_the_list(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT, RONIN)
     for movie_id, user_id in ((1, 7), (1, 8), (2, 7), (2, None)):
         rate(client, movie_id, 3, user_id)
+    expected = {
+        "movie_id=1": ([1, 2], "2"),
+        "user_id=7": ([1, 3], "2"),
+        "movie_id=2&user_id=7": ([3], "1"),
+        "user_id=2147483647": ([], "0"),
+        "movie_id=2&limit=1&offset=1": ([4], "2"),
+        "after=1&offset=0": ([2, 3, 4], "4"),
+    }
 
-    response = client.get(f"/ratings?{query}")
+    responses = {query: client.get(f"/ratings?{query}") for query in expected}
 
-    assert [rating["id"] for rating in response.json()] == expected
-    assert response.headers["X-Total-Count"] == total
+    assert {
+        query: ([rating["id"] for rating in answer.json()], answer.headers["X-Total-Count"])
+        for query, answer in responses.items()
+    } == expected
 
 
 def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -> None:
@@ -256,26 +184,22 @@ def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -
     assert len(client.get("/ratings?limit=1000").json()) == 101
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
-@pytest.mark.parametrize(
-    ("filters", "expected"), [("", [1, 2, 4, 5, 6, 7]), ("movie_id=1&", [1, 2, 6])]
-)
-def test_next_pages_hold_every_rating_once_while_others_are_added_and_removed(
-    client: TestClient, engine: Engine, limit: int, filters: str, expected: list[int]
-) -> None:
+def test_next_pages_hold_every_rating_once(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT, RONIN)
     for movie_id, user_id in ((1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (1, 6), (2, 7)):
         rate(client, movie_id, 3, user_id)
     client.delete("/movies/1/ratings/3")
 
-    pages = [client.get(f"/ratings?{filters}limit={limit}")]
-    while following := pages[-1].links.get("next"):
-        assert following["url"].startswith(f"/ratings?{filters}limit={limit}&after=")
-        pages.append(client.get(following["url"]))
+    for filters, expected in {"": [1, 2, 4, 5, 6, 7], "movie_id=1&": [1, 2, 6]}.items():
+        for limit in (1, 2, 3, 6, 7):
+            pages = [client.get(f"/ratings?{filters}limit={limit}")]
+            while following := pages[-1].links.get("next"):
+                assert following["url"].startswith(f"/ratings?{filters}limit={limit}&after=")
+                pages.append(client.get(following["url"]))
 
-    assert [rating["id"] for page in pages for rating in page.json()] == expected
-    assert len(pages) == -(-len(expected) // limit)
-    assert {page.headers["X-Total-Count"] for page in pages} == {str(len(expected))}
+            assert [rating["id"] for page in pages for rating in page.json()] == expected
+            assert len(pages) == -(-len(expected) // limit)
+            assert {page.headers["X-Total-Count"] for page in pages} == {str(len(expected))}
 
 
 def test_page_after_an_id_links_to_the_others(client: TestClient, engine: Engine) -> None:
@@ -292,18 +216,6 @@ def test_page_after_an_id_links_to_the_others(client: TestClient, engine: Engine
     )
 
 
-def test_after_and_offset_together_are_a_422(client: TestClient, engine: Engine) -> None:
-    store(engine, Sample("Heat", 1995, "Crime", (3, 4)))
-
-    response = client.get("/ratings?after=1&offset=1")
-
-    assert response.status_code == 422
-    [problem] = response.json()["detail"]
-    assert problem["loc"] == ["query", "after"]
-    assert problem["msg"] == "Value error, cannot be combined with offset"
-    assert client.get("/ratings?after=1&offset=0").json()[0]["id"] == 2
-
-
 # A user's own
 
 
@@ -318,22 +230,6 @@ def test_rating_of_a_user_is_found_by_movie_and_user(client: TestClient, engine:
     assert response.status_code == 200
     assert response.json() == client.get("/ratings?movie_id=1&user_id=7").json()[0]
     assert response.json()["score"] == 4
-
-
-@pytest.mark.parametrize(
-    ("movie_id", "user_id", "expected"),
-    [(HEAT_ID, 8, UNKNOWN_RATING), (3, 7, UNKNOWN_MOVIE)],
-)
-def test_getting_a_missing_rating_is_404(
-    client: TestClient, engine: Engine, movie_id: int, user_id: int, expected: dict[str, str]
-) -> None:
-    store(engine, Sample("Heat", 1995, "Crime", (3,)), RONIN)
-    rate(client, HEAT_ID, 4, user_id=7)
-    rate(client, RONIN_ID, 4, user_id=8)
-
-    response = client.get(f"/movies/{movie_id}/ratings/{user_id}")
-
-    assert (response.status_code, response.json()) == (404, expected)
 
 
 # Withdrawing
@@ -358,55 +254,21 @@ def test_withdrawn_rating_is_deleted_and_no_longer_counts(
     assert aggregates(client, RONIN_ID) == (1.0, 1)
 
 
-@pytest.mark.parametrize(
-    ("movie_id", "user_id", "expected"),
-    [
-        (HEAT_ID, 8, UNKNOWN_RATING),
-        (HEAT_ID, 9, UNKNOWN_RATING),
-        (HEAT_ID, 2**31 - 1, UNKNOWN_RATING),
-        (3, 7, UNKNOWN_MOVIE),
-        (2**31 - 1, 7, UNKNOWN_MOVIE),
-    ],
-)
-def test_withdrawing_a_missing_rating_is_404_and_changes_nothing(
-    client: TestClient, engine: Engine, movie_id: int, user_id: int, expected: dict[str, str]
-) -> None:
-    store(engine, Sample("Heat", 1995, "Crime", (3,)), RONIN)
-    rate(client, HEAT_ID, 4, user_id=7)
-    rate(client, RONIN_ID, 4, user_id=8)
-    before = (movie_rows(engine), rating_rows(engine))
-
-    response = client.delete(f"/movies/{movie_id}/ratings/{user_id}")
-
-    assert response.status_code == 404
-    assert response.json() == expected
-    assert (movie_rows(engine), rating_rows(engine)) == before
-
-
 # Scores
 
 
 def test_scores_of_a_movie_are_counted_one_to_five(client: TestClient, engine: Engine) -> None:
-    store(engine, HEAT._replace(scores=(5, 5, 3, 1)), RONIN._replace(scores=(2,)))
+    store(engine, HEAT._replace(scores=(5, 5, 3, 1)), RONIN)
 
-    response = client.get(f"/movies/{HEAT_ID}/scores")
+    rated, unrated = (
+        client.get(f"/movies/{movie_id}/scores").json() for movie_id in (HEAT_ID, RONIN_ID)
+    )
 
-    assert response.status_code == 200
-    assert response.json() == [
-        {"score": 1, "count": 1},
-        {"score": 2, "count": 0},
-        {"score": 3, "count": 1},
-        {"score": 4, "count": 0},
-        {"score": 5, "count": 2},
+    assert [(row["score"], row["count"]) for row in rated] == [
+        (1, 1),
+        (2, 0),
+        (3, 1),
+        (4, 0),
+        (5, 2),
     ]
-
-
-def test_scores_of_an_unrated_movie_are_zeros_and_of_an_unknown_one_404(
-    client: TestClient, engine: Engine
-) -> None:
-    store(engine, HEAT)
-
-    unrated, unknown = (client.get(f"/movies/{movie_id}/scores") for movie_id in (HEAT_ID, 99))
-
-    assert [row["count"] for row in unrated.json()] == [0] * 5
-    assert (unknown.status_code, unknown.json()) == (404, UNKNOWN_MOVIE)
+    assert [row["count"] for row in unrated] == [0] * 5
