@@ -21,7 +21,7 @@ from app.config import Settings
 from app.error_handlers import EXCEPTION_HANDLERS
 from app.repository import MovieRepository
 from app.routes.route_class import ServiceRoute
-from tests.helpers import HEAT, everything, listed, store, words
+from tests.helpers import HEAT, everything, listed, problems_of, store, words
 from tests.operations import OPERATIONS, Operation, examples_of, store_what_examples_name
 
 JSON = {"Content-Type": "application/json"}
@@ -453,6 +453,7 @@ def test_bad_request_names_the_problem_and_stores_nothing(
 
     assert not failures, listed(failures)
     assert everything(engine) == before
+    assert problems_of(engine) == []
     assert accepts_writes(client)
 
 

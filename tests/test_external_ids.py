@@ -33,9 +33,9 @@ def test_imdb_id_is_stored_as_imdb_writes_it(client: TestClient, engine: Engine)
     }
 
     for sent, stored in expected.items():
-        response = client.patch("/movies/1", json={"imdb_id": sent})
-
-        assert (response.status_code, response.json()["imdb_id"]) == (200, stored)
+        for method in ("PUT", "PATCH"):
+            response = client.request(method, "/movies/1", json=TOY_STORY | {"imdb_id": sent})
+            assert (response.status_code, response.json()["imdb_id"]) == (200, stored)
         assert ids(engine) == [(stored, 862)]
         assert [movie["id"] for movie in client.get(f"/movies?imdb_id={sent}").json()] == [1]
 

@@ -51,7 +51,9 @@ def links(response: Response) -> dict[str, str]:
 
 
 def test_list_without_rows_is_empty(client: TestClient) -> None:
-    responses = {path: client.get(path) for path in ("/movies", "/movies/top", "/ratings")}
+    responses = {
+        path: client.get(path) for path in ("/movies", "/movies/top", "/ratings", "/genres")
+    }
 
     assert {path: response.text for path, response in responses.items()} == dict.fromkeys(
         responses, "[]"
