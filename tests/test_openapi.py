@@ -15,11 +15,13 @@ from sqlalchemy import Engine
 from app.config import PROJECT_ROOT, Settings
 from app.error_handlers import ERROR_RESPONSES
 from app.main import create_app
+from tests.helpers import listed
 from tests.operations import (
     DOCUMENT,
     HAVING_ETAG,
     LISTS,
     OPERATIONS,
+    READING,
     STREAMS,
     WRITING,
     Operation,
@@ -42,8 +44,6 @@ INTERNALS = re.compile(
     r"threads?|repository|routes?|event loop|uvicorn)\b",
     re.IGNORECASE,
 )
-
-each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
 def documented_detail(operation: Operation, status: str) -> dict[str, Any]:
@@ -99,12 +99,22 @@ def expected_headers(operation: Operation, status: str) -> set[str]:
 
 
 def difference_from_document(operation: Operation, response: httpx2.Response) -> list[str]:
-    """Return what is documented of a response and not sent, or the other way round."""
+    """Return the headers that are documented and not sent, or the other way round."""
     documented = operation.description["responses"].get(str(response.status_code))
     if documented is None:
         return [f"{response.status_code} is not documented"]
     headers = {name.lower() for name in documented["headers"]}
     return sorted(headers ^ (set(response.headers) - STANDARD_HEADERS))
+
+
+def differences(status: int, responses: Iterable[tuple[Operation, httpx2.Response]]) -> str:
+    """Return the responses that have another status or are not as documented, a line each."""
+    return listed(
+        (operation, response.status_code, difference)
+        for operation, response in responses
+        if (difference := difference_from_document(operation, response))
+        or response.status_code != status
+    )
 
 
 def parts_of(node: object) -> Iterator[dict[str, Any]]:
@@ -119,7 +129,7 @@ def parts_of(node: object) -> Iterator[dict[str, Any]]:
         yield from parts_of(child)
 
 
-def test_the_document_says_what_it_is_of(client: TestClient) -> None:
+def test_document_names_the_service_and_its_version(client: TestClient) -> None:
     pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
 
     served = client.get("/openapi.json").json()
@@ -136,45 +146,42 @@ def test_the_document_says_what_it_is_of(client: TestClient) -> None:
     }
 
 
-@each_operation
-def test_an_operation_says_what_it_is(operation: Operation) -> None:
-    description = operation.description
+def test_every_operation_is_described() -> None:
+    for operation in OPERATIONS:
+        description = operation.description
+        assert description["summary"].strip()
+        assert description["description"].strip()
+        assert len(description["tags"]) == 1  # its place on the page
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", description["operationId"])
+        for status, response in description["responses"].items():
+            assert response["description"].strip()
+            if status not in {"204", "304"}:
+                is_file = operation in STREAMS and status == "200"
+                assert response["content"]["text/csv" if is_file else "application/json"]["schema"]
 
-    assert description["summary"].strip()
-    assert description["description"].strip()
-    assert len(description["tags"]) == 1  # the place of the page where it stands
-    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", description["operationId"])
-    for status, response in description["responses"].items():
-        assert response["description"].strip()
-        if status not in {"204", "304"}:
-            is_file = operation in STREAMS and status == "200"
-            assert response["content"]["text/csv" if is_file else "application/json"]["schema"]
 
-
-def test_an_operation_has_a_name_of_its_own() -> None:
+def test_names_of_operations_are_unique() -> None:
     for key in ("operationId", "summary"):
         names = [operation.description[key] for operation in OPERATIONS]
         assert len(set(names)) == len(names)
 
 
-@each_operation
-def test_an_operation_documents_its_errors(operation: Operation) -> None:
-    documented = {status for status in operation.description["responses"] if status[0] in "45"}
+def test_every_operation_documents_its_errors_and_headers() -> None:
+    for operation in OPERATIONS:
+        responses = operation.description["responses"]
+        errors = {status for status in responses if status[0] in "45"}
+        headers = {status: set(response["headers"]) for status, response in responses.items()}
 
-    assert documented == expected_errors(operation)
-    for status in documented:
-        detail = documented_detail(operation, status)
-        assert detail["type"] == ("array" if status == "422" else "string"), status
-
-
-@each_operation
-def test_an_operation_documents_the_headers_of_each_response(operation: Operation) -> None:
-    responses = operation.description["responses"]
-
-    documented = {status: set(response["headers"]) for status, response in responses.items()}
-
-    assert documented == {status: expected_headers(operation, status) for status in responses}
-    assert ("304" in documented) == (operation in HAVING_ETAG)
+        assert errors == expected_errors(operation), operation
+        assert headers == {status: expected_headers(operation, status) for status in responses}
+        assert ("304" in responses) == (operation in HAVING_ETAG), operation
+        for status in errors:
+            detail = documented_detail(operation, status)
+            assert detail["type"] == ("array" if status == "422" else "string"), (operation, status)
+        problem = resolved(documented_detail(operation, "422")["items"])
+        assert (
+            sorted(problem["properties"]) == sorted(problem["required"]) == ["loc", "msg", "type"]
+        )
 
 
 def test_errors_with_one_status_have_the_same_headers() -> None:
@@ -187,96 +194,56 @@ def test_errors_with_one_status_have_the_same_headers() -> None:
         assert len(headers) == 1, status
 
 
-@each_operation
-def test_a_success_is_sent_as_documented(
-    client: TestClient, engine: Engine, operation: Operation
+def test_responses_without_a_body_or_with_an_error_are_sent_as_documented(
+    client: TestClient, engine: Engine
 ) -> None:
+    def ask(
+        operations: Iterable[Operation],
+        *,
+        query: str = "",
+        **options: Any,  # noqa: ANN401 - httpx's
+    ) -> Iterator[tuple[Operation, httpx2.Response]]:
+        for operation in operations:
+            arguments = {"json": operation.body, **options} if operation.body else options
+            if "content" in options:
+                arguments.pop("json", None)
+            yield operation, client.request(operation.method, operation.url + query, **arguments)
+
+    having_404 = [each for each in OPERATIONS if "404" in each.description["responses"]]
+    having_body = [operation for operation in OPERATIONS if operation.bodies]
+    json = {"Content-Type": "application/json"}
+    gzip = json | {"Content-Encoding": "gzip"}
+
+    assert not differences(404, ask(having_404))
+    assert not differences(422, ask(OPERATIONS, query="?typo=1"))
+    assert not differences(400, ask(having_body, content=b"\xff", headers=json))
+    assert not differences(413, ask(having_body, content=b" " * 300_000, headers=json))
+    assert not differences(415, ask(having_body, content=b"{}", headers=gzip))
     store_what_examples_name(engine)
-
-    response = client.request(operation.method, operation.url, json=operation.body)
-
-    assert response.is_success
-    assert difference_from_document(operation, response) == []
+    assert not differences(304, ask(HAVING_ETAG, headers={"If-None-Match": "*"}))
 
 
-@pytest.mark.parametrize("operation", HAVING_ETAG, ids=str)
-def test_a_304_is_sent_as_documented(
-    client: TestClient, engine: Engine, operation: Operation
-) -> None:
-    store_what_examples_name(engine)
-    etag = client.get(operation.url).headers["ETag"]
-
-    response = client.get(operation.url, headers={"If-None-Match": etag})
-
-    assert response.status_code == 304
-    assert difference_from_document(operation, response) == []
-
-
-def test_a_422_is_sent_as_documented(client: TestClient) -> None:
-    for operation in OPERATIONS:
-        response = client.request(operation.method, operation.url, params={"typo": "1"})
-
-        assert response.status_code == 422
-        assert difference_from_document(operation, response) == [], str(operation)
-
-
-@pytest.mark.parametrize(
-    ("status", "content", "encoding"),
-    [(400, b"\xff", "identity"), (413, b" " * 300_000, "identity"), (415, b"{}", "gzip")],
-    ids=["not text", "too large", "compressed"],
-)
-def test_a_rejected_body_is_answered_as_documented(
-    client: TestClient, status: int, content: bytes, encoding: str
-) -> None:
-    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
-    for operation in OPERATIONS:
-        if not operation.bodies:
-            continue
-        response = client.request(operation.method, operation.url, content=content, headers=headers)
-
-        assert response.status_code == status
-        assert difference_from_document(operation, response) == [], str(operation)
-
-
-def test_a_401_is_sent_as_documented() -> None:
+def test_401_is_sent_as_documented() -> None:
     client = TestClient(create_app(Settings(api_key=SecretStr("key"))))
-    for operation in WRITING:
-        response = client.request(operation.method, operation.url, json=operation.body)
 
-        assert response.status_code == 401
-        assert difference_from_document(operation, response) == [], str(operation)
-
-
-def test_a_404_is_sent_as_documented(client: TestClient) -> None:
-    for operation in OPERATIONS:
-        if "404" not in operation.description["responses"]:
-            continue
-        response = client.request(operation.method, operation.url, json=operation.body)
-
-        assert response.status_code == 404
-        assert difference_from_document(operation, response) == [], str(operation)
+    assert not differences(
+        401,
+        ((each, client.request(each.method, each.url, json=each.body)) for each in WRITING),
+    )
 
 
-def test_a_503_is_sent_as_documented(new_url: str) -> None:
+def test_503_is_sent_as_documented(new_url: str) -> None:
     # A database that nobody has migrated.
     client = TestClient(create_app(Settings(database_url=new_url, auto_setup=False)))
-    for operation in OPERATIONS:
-        if "503" not in operation.description["responses"]:
-            continue
-        response = client.request(operation.method, operation.url, json=operation.body)
+    having_503 = [each for each in OPERATIONS if "503" in each.description["responses"]]
 
-        assert response.status_code == 503
-        assert difference_from_document(operation, response) == [], str(operation)
-
-
-@each_operation
-def test_a_validation_error_is_documented_as_it_is_sent(operation: Operation) -> None:
-    problem = resolved(documented_detail(operation, "422")["items"])
-
-    assert sorted(problem["properties"]) == sorted(problem["required"]) == ["loc", "msg", "type"]
+    assert not differences(
+        503,
+        ((each, client.request(each.method, each.url, json=each.body)) for each in having_503),
+    )
 
 
-def test_a_validation_error_has_a_type_a_place_and_a_message(client: TestClient) -> None:
+def test_validation_error_has_a_type_a_place_and_a_message(client: TestClient) -> None:
     response = client.get("/movies?limit=0")
 
     assert response.json() == {
@@ -290,10 +257,10 @@ def test_a_validation_error_has_a_type_a_place_and_a_message(client: TestClient)
     }
 
 
-@each_operation
-def test_whatever_can_be_sent_is_bounded_in_the_document(operation: Operation) -> None:
+def test_every_parameter_and_field_is_bounded() -> None:
     unbounded = [
-        path
+        (str(operation), path)
+        for operation in OPERATIONS
         for path, schema in schemas_sent(operation)
         if not path.startswith("header.")  # ETags, sent back as they came
         if (schema.get("type") == "integer" and not {"minimum", "maximum"} <= schema.keys())
@@ -303,28 +270,28 @@ def test_whatever_can_be_sent_is_bounded_in_the_document(operation: Operation) -
     assert unbounded == []
 
 
-@each_operation
-def test_a_parameter_is_a_plain_value(operation: Operation) -> None:
+def test_every_parameter_is_a_plain_value() -> None:
     """Generators leave out an operation that has another one."""
-    for parameter in operation.description.get("parameters", []):
-        schema = resolved(parameter["schema"])
-        assert schema["type"] in {"string", "integer"}, parameter
-        assert "anyOf" not in schema, parameter
+    for operation in OPERATIONS:
+        for parameter in operation.description.get("parameters", []):
+            schema = resolved(parameter["schema"])
+            assert schema["type"] in {"string", "integer"}, parameter
+            assert "anyOf" not in schema, parameter
 
 
-@pytest.mark.parametrize("name", ["MovieRead", "RatingRead", "GenreRead", "Status"])
-def test_a_result_has_all_its_fields(name: str) -> None:
-    schema = DOCUMENT["components"]["schemas"][name]
-    nullable = {
-        field
-        for field, described in schema["properties"].items()
-        if {"type": "null"} in described.get("anyOf", [])
-    }
+def test_every_field_of_a_result_is_required() -> None:
+    for name in ("MovieRead", "RatingRead", "GenreRead", "Status"):
+        schema = DOCUMENT["components"]["schemas"][name]
+        nullable = {
+            field
+            for field, described in schema["properties"].items()
+            if {"type": "null"} in described.get("anyOf", [])
+        }
 
-    assert set(schema["required"]) == set(schema["properties"])
-    assert nullable <= {"average_rating", "user_id", "imdb_id", "tmdb_id"}, (
-        "a new nullable field is added here"
-    )
+        assert set(schema["required"]) == set(schema["properties"])
+        assert nullable <= {"average_rating", "user_id", "imdb_id", "tmdb_id"}, (
+            "a new nullable field is added here"
+        )
 
 
 def test_a_number_has_a_format_and_an_integer_has_whole_bounds() -> None:
@@ -358,14 +325,14 @@ def test_an_enum_is_a_component_and_its_members_have_names() -> None:
     assert (sort["title"], sort["-title"]) == ("TITLE", "TITLE_DESC")
 
 
-def test_a_tag_is_described() -> None:
+def test_every_tag_is_described() -> None:
     used = {tag for operation in OPERATIONS for tag in operation.description["tags"]}
 
     assert {tag["name"] for tag in DOCUMENT["tags"]} == used, "see TAGS in app/openapi.py"
     assert all(tag["description"] for tag in DOCUMENT["tags"])
 
 
-def test_a_description_tells_nothing_of_how_the_service_is_made() -> None:
+def test_descriptions_name_no_internals() -> None:
     descriptions = [
         part[key]
         for part in parts_of(DOCUMENT)
@@ -377,7 +344,7 @@ def test_a_description_tells_nothing_of_how_the_service_is_made() -> None:
     assert [text for text in descriptions if INTERNALS.search(text)] == []
 
 
-def test_a_route_that_is_added_later_is_completed_too(app: FastAPI) -> None:
+def test_document_completes_routes_that_are_added_later(app: FastAPI) -> None:
     app.openapi()
     app.add_api_route("/later", lambda: None)
 
@@ -387,7 +354,7 @@ def test_a_route_that_is_added_later_is_completed_too(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("root_path", ["", "/api"])
-def test_the_first_server_is_where_the_document_comes_from(root_path: str) -> None:
+def test_first_server_is_the_one_that_sent_the_document(root_path: str) -> None:
     client = TestClient(create_app(Settings()), root_path=root_path)
 
     document = client.get(f"{root_path}/openapi.json").json()
@@ -395,46 +362,46 @@ def test_the_first_server_is_where_the_document_comes_from(root_path: str) -> No
     assert document["servers"][0]["url"] == (root_path or "/")
 
 
-@each_operation
-def test_whatever_can_be_sent_has_an_example(operation: Operation) -> None:
-    without = [
-        parameter["name"]
-        for parameter in [*operation.parameters("path"), *operation.parameters("query")]
-        if not examples_of(parameter) and "default" not in parameter["schema"]
-    ]
+def test_every_parameter_and_body_has_an_example() -> None:
+    for operation in OPERATIONS:
+        without = [
+            parameter["name"]
+            for parameter in [*operation.parameters("path"), *operation.parameters("query")]
+            if not examples_of(parameter) and "default" not in parameter["schema"]
+        ]
 
-    assert without == []
-    assert ("requestBody" in operation.description) == bool(operation.bodies)
+        assert without == [], operation
+        assert ("requestBody" in operation.description) == bool(operation.bodies)
 
 
-@each_operation
-def test_the_examples_work_as_sent(
-    client: TestClient, engine: Engine, operation: Operation
+@pytest.mark.parametrize(
+    "operations", [READING, *([each] for each in WRITING)], ids=lambda each: str(each[0])
+)
+def test_examples_work_and_their_responses_are_as_documented(
+    client: TestClient, engine: Engine, operations: list[Operation]
 ) -> None:
     store_what_examples_name(engine)
-    examples = {
-        parameter["name"]: example
-        for parameter in operation.parameters("query")
-        for example in examples_of(parameter)[:1]
-    }
-    queries: list[dict[str, Any]] = [
-        {},
-        examples,
-        *(
+    for each in operations:
+        parameters = each.parameters("query")
+        single = [
             {parameter["name"]: example}
-            for parameter in operation.parameters("query")
+            for parameter in parameters
             for example in [
                 *examples_of(parameter),
                 *resolved(parameter["schema"]).get("enum", []),
             ]
-        ),
-    ]
-    successes = [int(code) for code in operation.description["responses"] if code[0] == "2"]
+        ]
+        together = {
+            parameter["name"]: example
+            for parameter in parameters
+            for example in examples_of(parameter)[:1]
+        }
+        [success] = [int(code) for code in each.description["responses"] if code[0] == "2"]
 
-    # A write is sent once: what it names can be gone after it.
-    for query in queries if queries[1:] != [{}] else queries[:1]:
-        for body in operation.bodies or [None]:
-            response = client.request(operation.method, operation.url, params=query, json=body)
+        for query in [{}, *([together] if together else []), *single]:
+            for body in each.bodies or [None]:
+                response = client.request(each.method, each.url, params=query, json=body)
 
-            assert [response.status_code] == successes, (query, body, response.text)
-            assert response.content != b"[]", query
+                assert response.status_code == success, (each, query, body, response.text)
+                assert response.content != b"[]", (each, query)
+                assert difference_from_document(each, response) == [], (each, query)
