@@ -1,7 +1,8 @@
-"""``scripts/db.py backup``: a copy taken while others write, whole or not at all."""
+"""``scripts/db.py backup``: a whole copy or none, also while others write."""
 
 import errno
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ def ratings_being_written(database_url: str) -> Iterator[list[int]]:
     Yields:
         The user ids of the ratings that are stored, which grows.
     """
-    # SQLite lets those that wait for its lock try again at random, so one may wait for long.
+    # Writers retry SQLite's lock at random, so one may wait long.
     engine = create_db_engine(database_url, busy_timeout=60)
     stored: list[int] = []
     enough = Event()
@@ -66,7 +67,7 @@ def ratings_being_written(database_url: str) -> Iterator[list[int]]:
 
 
 def contents(path: Path) -> tuple[set[int], list[str]]:
-    """Return the users who have rated in a copy, and what is wrong with it."""
+    """Return the users who have rated in a copy, and its problems."""
     engine = create_db_engine(f"sqlite:///{path}")
     problems = problems_of(engine)
     user_ids = {row["user_id"] for row in rating_rows(engine)} - {None}
@@ -114,7 +115,7 @@ def test_a_copy_by_command_while_others_write_is_sound(filled_url: str, tmp_path
     assert problems == []
 
 
-def test_the_service_runs_on_a_copy(sqlite_url: str, tmp_path: Path) -> None:
+def test_service_runs_on_a_copy(sqlite_url: str, tmp_path: Path) -> None:
     engine = create_db_engine(sqlite_url)
     with Session(engine) as session:
         movie = MovieRepository(session).create(title="Heat", year=1995)
@@ -132,18 +133,43 @@ def test_the_service_runs_on_a_copy(sqlite_url: str, tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_file_that_exists_is_not_overwritten(sqlite_url: str, tmp_path: Path) -> None:
-    target = tmp_path / "copy.db"
-    target.write_text("my only copy")
+def test_unusable_source_or_target_is_named_and_nothing_is_written(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    taken, letters = tmp_path / "taken.db", tmp_path / "letters.txt"
+    taken.write_text("my only copy")
+    letters.write_text("Dear Sir or Madam, " * 1000)
+    copy, long_name = tmp_path / "copy.db", tmp_path / ("n" * 300)
+    missing, none = tmp_path / "missing", tmp_path / "none.db"
+    cases = [
+        (sqlite_url, taken, f"{taken} exists and is not overwritten.\nName another file."),
+        (
+            sqlite_url,
+            missing / "copy.db",
+            f"There is no folder {missing}.\nMake it, or name another file.",
+        ),
+        (sqlite_url, long_name, f"Cannot write {long_name}: File name too long."),
+        (
+            f"sqlite:///{none}",
+            copy,
+            f"There is no database at {none}.\nRun: uv run python scripts/db.py migrate",
+        ),
+        (f"sqlite:///{letters}", copy, f"{letters} is not a SQLite database."),
+        (
+            "postgresql+psycopg://postgres@127.0.0.1/test",
+            copy,
+            "This copies SQLite files. For PostgreSQL, run pg_dump",
+        ),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    with pytest.raises(SetupError) as error:
-        backup(sqlite_url, target)
+    for source, target, message in cases:
+        with pytest.raises(SetupError, match=f"^{re.escape(message)}"):
+            backup(source, target)
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
-    assert str(error.value) == f"{target} exists and is not overwritten.\nName another file."
-    assert target.read_text() == "my only copy"
 
-
-def test_of_two_copies_to_one_file_at_once_the_first_stays(sqlite_url: str, tmp_path: Path) -> None:
+def test_first_of_two_copies_to_one_file_stays(sqlite_url: str, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     both = Barrier(2)
 
@@ -185,7 +211,7 @@ def test_a_file_system_without_hard_links_gets_a_whole_copy_and_nothing_else(
 
 
 @pytest.mark.usefixtures("_no_hard_links")
-def test_without_hard_links_what_has_come_in_the_meantime_is_not_overwritten(
+def test_without_hard_links_a_new_file_is_not_overwritten(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "copy.db"
@@ -206,9 +232,7 @@ def test_without_hard_links_what_has_come_in_the_meantime_is_not_overwritten(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "movies.db"]
 
 
-def test_a_copy_that_was_cut_off_is_not_in_the_way_of_the_next(
-    sqlite_url: str, tmp_path: Path
-) -> None:
+def test_unfinished_copy_does_not_stop_the_next(sqlite_url: str, tmp_path: Path) -> None:
     (tmp_path / "copy.db.unfinished").write_text("half")
 
     backup(sqlite_url, tmp_path / "copy.db")
@@ -217,50 +241,3 @@ def test_a_copy_that_was_cut_off_is_not_in_the_way_of_the_next(
     with engine.connect() as connection:
         require_schema(connection)
     engine.dispose()
-
-
-def test_postgresql_is_left_to_pg_dump(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match=r"^This copies SQLite files. For PostgreSQL, run pg_dump"):
-        backup("postgresql+psycopg://postgres@127.0.0.1/test", tmp_path / "copy.db")
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_copy_needs_its_folder(sqlite_url: str, tmp_path: Path) -> None:
-    with pytest.raises(SetupError) as error:
-        backup(sqlite_url, tmp_path / "missing" / "copy.db")
-
-    assert str(error.value) == (
-        f"There is no folder {tmp_path / 'missing'}.\nMake it, or name another file."
-    )
-    assert not (tmp_path / "missing").exists()
-
-
-def test_a_name_that_is_too_long_is_refused(sqlite_url: str, tmp_path: Path) -> None:
-    target = tmp_path / ("n" * 300)
-
-    with pytest.raises(SetupError) as error:
-        backup(sqlite_url, target)
-
-    assert str(error.value) == f"Cannot write {target}: File name too long."
-
-
-def test_a_copy_needs_a_database(tmp_path: Path) -> None:
-    with pytest.raises(SetupError) as error:
-        backup(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "copy.db")
-
-    assert str(error.value) == (
-        f"There is no database at {tmp_path / 'none.db'}.\nRun: uv run python scripts/db.py migrate"
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_not_a_database_is_not_copied(tmp_path: Path) -> None:
-    letters = tmp_path / "letters.txt"
-    letters.write_text("Dear Sir or Madam, " * 1000)
-
-    with pytest.raises(SetupError) as error:
-        backup(f"sqlite:///{letters}", tmp_path / "copy.db")
-
-    assert str(error.value).startswith(f"{letters} is not a SQLite database.")
-    assert list(tmp_path.iterdir()) == [letters]

@@ -1,8 +1,9 @@
-"""GET /movies.csv and /ratings.csv: what export writes, for readers of any speed."""
+"""GET /movies.csv and /ratings.csv stream the files of an export."""
 
 import asyncio
 import csv
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.movielens.repository import CatalogueRepository
 from app.movielens.streams import movies_csv
 from app.read_models import NewRating
 from app.repository import MovieRepository
-from tests.helpers import HEAT, RONIN, SAMPLES, Sample, store
+from tests.helpers import HEAT, RONIN, SAMPLES, Sample, store, words
 from tests.server import DEADLINE_SECONDS, serving
 
 # The last id is the largest that there can be.
@@ -28,17 +29,13 @@ USERS = (7, 8, 2**53 - 1)
 # Rows of a page and of a piece, so that small files have several.
 FEW = 3
 FILES = ["movies.csv", "ratings.csv"]
-MOVIE_QUERIES = [
-    "",
-    "genre=sci-fi",
-    "q=al",
-    "year_min=2001&year_max=2007",
-    "genre=Drama&q=%D0%94%D0%9E%D0%9C&year_min=2000",
-    "genre=none",
-    "imdb_id=tt0113277",
-    "tmdb_id=949",
-]
-RATING_QUERIES = ["", "movie_id=2", "user_id=7", "movie_id=3&user_id=7", "movie_id=99"]
+MOVIE_QUERIES = (
+    *words(
+        "genre=sci-fi q=al year_min=2001&year_max=2007 genre=none imdb_id=tt0113277 tmdb_id=949"
+    ),
+    *("", "genre=Drama&q=%D0%94%D0%9E%D0%9C&year_min=2000"),
+)
+RATING_QUERIES = ("", *words("movie_id=2 user_id=7 movie_id=3&user_id=7 movie_id=99"))
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +60,8 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def others_are_kept_from_nothing(engine: Engine) -> bool:
-    """Tell whether nobody holds a snapshot, which would keep a WAL or dead rows from going."""
+def nobody_holds_a_snapshot(engine: Engine) -> bool:
+    """Tell whether no connection holds a snapshot, which would keep a WAL or dead rows."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.rollback()
@@ -81,26 +78,19 @@ def others_are_kept_from_nothing(engine: Engine) -> bool:
         return held == 0
 
 
-# What is in the files
+# Content
 
 
 @pytest.mark.usefixtures("_catalogue")
-@pytest.mark.parametrize("accepted", ["identity", "gzip"])
-def test_files_are_those_that_export_writes(
-    client: TestClient,
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    accepted: str,
+def test_files_equal_those_of_an_export(
+    client: TestClient, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOVIE_DATABASE_URL", database_url)
     export(tmp_path / "files")
 
-    answers = {
-        name: client.get(f"/{name}", headers={"Accept-Encoding": accepted}) for name in FILES
-    }
+    for name, accepted in product(FILES, ("identity", "gzip")):
+        answer = client.get(f"/{name}", headers={"Accept-Encoding": accepted})
 
-    for name, answer in answers.items():
         assert answer.content == (tmp_path / "files" / name).read_bytes()
         assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
         assert answer.headers["Content-Disposition"] == f'attachment; filename="{name}"'
@@ -110,32 +100,24 @@ def test_files_are_those_that_export_writes(
 
 
 @pytest.mark.usefixtures("_catalogue")
-@pytest.mark.parametrize("query", MOVIE_QUERIES)
-def test_movies_are_those_of_the_list_with_the_same_filters(client: TestClient, query: str) -> None:
-    listed = client.get(f"/movies?sort=id&{query}").json()
-
-    rows = rows_of(client.get(f"/movies.csv?{query}").text)
-
-    assert [(int(row["movieId"]), row["title"], int(row["year"])) for row in rows] == [
-        (movie["id"], movie["title"], movie["year"]) for movie in listed
-    ]
-
-
-@pytest.mark.usefixtures("_catalogue")
-@pytest.mark.parametrize("query", RATING_QUERIES)
-def test_ratings_are_those_of_the_list_that_have_a_user(client: TestClient, query: str) -> None:
-    listed = client.get(f"/ratings?limit=1000&{query}").json()
-
-    rows = rows_of(client.get(f"/ratings.csv?{query}").text)
-
-    assert [(int(row["userId"]), int(row["movieId"]), float(row["rating"])) for row in rows] == [
-        (rating["user_id"], rating["movie_id"], rating["score"])
-        for rating in listed
-        if rating["user_id"] is not None
-    ]
+def test_files_hold_the_rows_of_the_lists_with_the_same_filters(client: TestClient) -> None:
+    for query in MOVIE_QUERIES:
+        listed = client.get(f"/movies?sort=id&{query}").json()
+        rows = rows_of(client.get(f"/movies.csv?{query}").text)
+        assert [(int(row["movieId"]), row["title"], int(row["year"])) for row in rows] == [
+            (movie["id"], movie["title"], movie["year"]) for movie in listed
+        ], query
+    for query in RATING_QUERIES:
+        listed = client.get(f"/ratings?limit=1000&{query}").json()
+        rows = rows_of(client.get(f"/ratings.csv?{query}").text)
+        assert [(row["userId"], row["movieId"], row["rating"]) for row in rows] == [
+            (str(rating["user_id"]), str(rating["movie_id"]), f"{rating['score']}.0")
+            for rating in listed
+            if rating["user_id"] is not None
+        ], query
 
 
-def test_year_is_a_column_only_where_a_title_does_not_end_in_it(
+def test_year_is_a_column_only_if_a_title_does_not_end_in_it(
     client: TestClient, engine: Engine
 ) -> None:
     store(engine, Sample("Heat (1995)", 1995, "Crime"), Sample("Ronin", 1998, "Action"))
@@ -148,14 +130,14 @@ def test_year_is_a_column_only_where_a_title_does_not_end_in_it(
     assert crime.text == "movieId,title,genres\r\n1,Heat (1995),Crime\r\n"
 
 
-def test_files_of_an_empty_catalogue_are_their_headers(client: TestClient) -> None:
+def test_files_of_an_empty_catalogue_hold_a_header(client: TestClient) -> None:
     answers = [client.get(f"/{name}").text for name in FILES]
 
     assert answers == ["movieId,title,genres\r\n", "userId,movieId,rating,timestamp\r\n"]
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_head_makes_no_more_than_the_first_piece(app: FastAPI, client: TestClient) -> None:
+def test_head_reads_only_the_first_page(app: FastAPI, client: TestClient) -> None:
     statements: list[str] = []
 
     @event.listens_for(app.state.engine, "before_cursor_execute")
@@ -172,7 +154,7 @@ def test_head_makes_no_more_than_the_first_piece(app: FastAPI, client: TestClien
 
 
 class Reader:
-    """Reads a file over ASGI, takes some pieces of it and then waits or leaves."""
+    """Reads some pieces of a file over ASGI and then waits or disconnects."""
 
     def __init__(self, app: FastAPI, path: str) -> None:
         self._app = app
@@ -234,7 +216,7 @@ def test_slow_reader_keeps_nobody_waiting_and_holds_no_snapshot(
         reading = asyncio.create_task(reader.read(pieces=2))
         await asyncio.wait_for(reader.waits.wait(), DEADLINE_SECONDS)
         assert client.post("/ratings", json={"movie_id": 1, "score": 5}).status_code == 204
-        assert others_are_kept_from_nothing(engine)
+        assert nobody_holds_a_snapshot(engine)
         reader.go_on()
         await reading
         return reader
@@ -263,13 +245,13 @@ def test_reader_that_vanishes_leaves_nothing_behind(
     reader = asyncio.run(vanish())
 
     assert not reader.is_complete
-    assert others_are_kept_from_nothing(engine)
+    assert nobody_holds_a_snapshot(engine)
     assert app.state.engine.pool.checkedout() == idle
     assert client.post("/ratings", json={"movie_id": 1, "score": 5}).status_code == 204
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_ratings_that_stay_are_each_in_the_file_whatever_changes_meanwhile(
+def test_file_holds_every_rating_that_stays_during_writes(
     engine: Engine, repository: MovieRepository
 ) -> None:
     with Session(engine) as session:
@@ -322,9 +304,7 @@ def test_error_half_way_breaks_the_connection_off(app: FastAPI, accepted: str) -
 
 
 @pytest.mark.usefixtures("_broken_after_a_page")
-def test_error_before_the_first_piece_is_answered_as_one(
-    client: TestClient, engine: Engine
-) -> None:
+def test_error_before_the_first_piece_is_a_500(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT)
     client.get("/ratings.csv")
 
@@ -334,7 +314,7 @@ def test_error_before_the_first_piece_is_answered_as_one(
     assert "Content-Disposition" not in answer.headers
 
 
-def test_title_that_comes_to_need_the_year_column_half_way_is_an_error(
+def test_title_that_needs_the_year_column_half_way_is_an_error(
     engine: Engine, repository: MovieRepository
 ) -> None:
     store(engine, *(Sample(f"Film {n} (2000)", 2000, "Drama") for n in range(2 * FEW)))

@@ -1,10 +1,9 @@
-"""Faults, each done for real: killed servers, locked databases, full disks, unusable files."""
+"""Real faults: killed servers, locked databases, full disks, unusable files."""
 
 import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -242,7 +241,7 @@ def test_a_request_in_flight_is_finished_before_the_server_ends(
 
 
 class PageLimit:
-    """A disk that is full as far as the application's connections know."""
+    """A disk that is full for the application's connections."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -272,7 +271,7 @@ class SmallFileSystem:
         self._filler = folder / "filler"
 
     def attach(self, engine: Engine) -> None:
-        """Do nothing: everybody is held to the limit."""
+        """Do nothing: the file system limits all processes."""
 
     def fill(self) -> None:
         """Leave no room."""
@@ -350,7 +349,7 @@ def test_a_full_disk_is_507_and_leaves_the_database_sound(
 
 
 @pytest.mark.slow
-def test_a_backup_to_a_full_disk_says_so_and_leaves_nothing(
+def test_backup_to_a_full_disk_is_an_error_and_leaves_no_file(
     small_file_system: SmallFileSystem, sqlite_url: str
 ) -> None:
     target = small_file_system.folder / "copy.db"
@@ -408,123 +407,122 @@ def post_until_refused(
 
 
 class Unusable(NamedTuple):
-    """A database that the service cannot use, and what it says of it at start-up."""
+    """A database that the service cannot use.
 
-    url: str
+    Attributes:
+        path: of its file in the test's folder, or a PostgreSQL URL.
+        explanation: the error at start-up.
+        prepare: makes the file, given its path and a migrated database to copy.
+    """
+
+    path: str
     explanation: str
+    prepare: Callable[[Path, Path], object] = lambda _path, _template: None
+
+    def url(self, folder: Path) -> str:
+        """Return the URL of the database."""
+        return self.path if "://" in self.path else f"sqlite:///{folder / self.path}"
+
+    def log(self, folder: Path) -> str:
+        """Return the errors that a server logs at start-up."""
+        explanation = self.explanation.format(path=folder / self.path)
+        return f"ERROR {explanation}\nERROR Application startup failed. Exiting."
 
 
-def copy_with_a_movie(folder: Path, template: Path) -> Path:
+def copy_with_a_movie(path: Path, template: Path) -> None:
     """Copy a migrated database and store a movie, so that no starter movies are loaded."""
-    path = Path(shutil.copy(template, folder / "movies.db"))
+    shutil.copy(template, path)
     engine = create_db_engine(f"sqlite:///{path}")
     with Session(engine) as session:
         MovieRepository(session).create(title="Heat", year=1995)
     engine.dispose()
-    return path
 
 
-def read_only_file(folder: Path, template: Path) -> Unusable:
-    """Nobody may write to the file."""
-    path = copy_with_a_movie(folder, template)
+def execute(path: Path, statement: str) -> None:
+    """Change a SQLite file."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+def read_only_file(path: Path, template: Path) -> None:
+    """Forbid writing to the file."""
+    copy_with_a_movie(path, template)
     path.chmod(0o444)
-    return Unusable(
-        f"sqlite:///{path}",
-        f"The database file {path} is read-only.\n"
-        "Allow this user to write to it and to its folder.",
-    )
 
 
-def read_only_folder(folder: Path, template: Path) -> Unusable:
-    """Nobody may make files beside the file, which SQLite needs to do."""
-    path = copy_with_a_movie(folder, template)
-    folder.chmod(0o555)
-    return Unusable(
-        f"sqlite:///{path}",
-        f"The database file {path} is read-only.\n"
-        "Allow this user to write to it and to its folder.",
-    )
+def read_only_folder(path: Path, template: Path) -> None:
+    """Forbid new files beside the file, which SQLite needs."""
+    copy_with_a_movie(path, template)
+    path.parent.chmod(0o555)
 
 
-def forbidden_folder(folder: Path, template: Path) -> Unusable:
-    """The folder of the file may not be entered."""
-    inside = folder / "inside"
-    inside.mkdir()
-    path = copy_with_a_movie(inside, template)
-    inside.chmod(0o000)
-    return Unusable(
-        f"sqlite:///{path}",
-        f"Cannot open the database file {path}: Permission denied.\n"
+def forbidden_folder(path: Path, template: Path) -> None:
+    """Forbid entering the folder of the file."""
+    path.parent.mkdir()
+    copy_with_a_movie(path, template)
+    path.parent.chmod(0o000)
+
+
+def from_a_newer_version(path: Path, template: Path) -> None:
+    """Name a revision that is not among the migrations."""
+    copy_with_a_movie(path, template)
+    execute(path, "UPDATE alembic_version SET version_num = 'f00000000001'")
+
+
+READ_ONLY = (
+    "The database file {path} is read-only.\nAllow this user to write to it and to its folder."
+)
+FORBIDDEN = {
+    "file": Unusable("movies.db", READ_ONLY, read_only_file),
+    "folder": Unusable("movies.db", READ_ONLY, read_only_folder),
+    "folder that may not be entered": Unusable(
+        "inside/movies.db",
+        "Cannot open the database file {path}: Permission denied.\n"
         "Let this user into its folder, or name another file in MOVIE_DATABASE_URL.",
-    )
-
-
-def no_folder(folder: Path, _template: Path) -> Unusable:
-    """The folder of the file does not exist."""
-    path = folder / "missing" / "movies.db"
-    return Unusable(
-        f"sqlite:///{path}",
-        f"Cannot open the database file {path}.\n"
+        forbidden_folder,
+    ),
+}
+UNUSABLE = {
+    "no folder": Unusable(
+        "missing/movies.db",
+        "Cannot open the database file {path}.\n"
         "Make its folder, or name another file in MOVIE_DATABASE_URL.",
-    )
-
-
-def not_a_database(folder: Path, _template: Path) -> Unusable:
-    """The file is somebody's letters."""
-    path = folder / "letters.txt"
-    path.write_text("Dear Sir or Madam, " * 1000)
-    return Unusable(
-        f"sqlite:///{path}",
-        f"{path} is not a SQLite database. Nothing was changed.\n"
+    ),
+    "not a database": Unusable(
+        "letters.txt",
+        "{path} is not a SQLite database. Nothing was changed.\n"
         "Name another file in MOVIE_DATABASE_URL.",
-    )
-
-
-def of_another_program(folder: Path, _template: Path) -> Unusable:
-    """The file has a table of the same name."""
-    path = folder / "videos.db"
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE movie (id INTEGER PRIMARY KEY, name TEXT)")
-    return Unusable(
-        f"sqlite:///{path}",
-        f"The database {path} refused a statement: table movie already exists.\n"
+        lambda path, _: path.write_text("Dear Sir or Madam, " * 1000),
+    ),
+    "of another program": Unusable(
+        "videos.db",
+        "The database {path} refused a statement: table movie already exists.\n"
         "Nothing was changed.",
-    )
-
-
-def from_a_newer_version(folder: Path, template: Path) -> Unusable:
-    """The schema has a revision that is not among the migrations."""
-    path = copy_with_a_movie(folder, template)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'f00000000001'")
-    return Unusable(
-        f"sqlite:///{path}",
+        lambda path, _: execute(path, "CREATE TABLE movie (id INTEGER PRIMARY KEY, name TEXT)"),
+    ),
+    "of a newer version": Unusable(
+        "movies.db",
         "The database's schema is at revision f00000000001, which this version of the service "
         "does not know.\nIt comes from a newer version: run that one. Nothing was changed.",
-    )
-
-
-def postgresql_out_of_reach(_folder: Path, _template: Path) -> Unusable:
-    """Nothing listens at the server's port."""
-    with closing(socket.socket()) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    return Unusable(
-        f"postgresql+psycopg://postgres:secret@127.0.0.1:{port}/test",
-        f"Cannot use the database postgresql+psycopg://postgres:***@127.0.0.1:{port}/test: "
-        f'connection failed: connection to server at "127.0.0.1", port {port} failed: '
+        from_a_newer_version,
+    ),
+    "out of reach": Unusable(
+        "postgresql+psycopg://postgres:secret@127.0.0.1:1/test",
+        "Cannot use the database postgresql+psycopg://postgres:***@127.0.0.1:1/test: "
+        'connection failed: connection to server at "127.0.0.1", port 1 failed: '
         "Connection refused\nCheck that the server runs and that MOVIE_DATABASE_URL is right.",
-    )
+    ),
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return what is in the files of a folder."""
+    """Return the content of each file in a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def complaints(log: str) -> str:
-    """Return what a server has logged beside the notes of its progress, without the times."""
+    """Return a server's log without lines of level INFO and without times."""
     lines = [line for line in log.splitlines() if " INFO " not in line]
     return "\n".join(re.sub(r"^\S+Z (?=ERROR )", "", line) for line in lines)
 
@@ -537,27 +535,19 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "make_unusable",
-    [no_folder, not_a_database, of_another_program, from_a_newer_version, postgresql_out_of_reach],
-)
+@pytest.mark.parametrize("database", UNUSABLE.values(), ids=UNUSABLE)
 def test_an_unusable_database_is_explained_at_start_up_and_left_as_it_was(
-    make_unusable: Callable[[Path, Path], Unusable],
-    data: Path,
-    sqlite_template: Path,
-    capsys: pytest.CaptureFixture[str],
+    database: Unusable, data: Path, sqlite_template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database = make_unusable(data, sqlite_template)
+    database.prepare(data / database.path, sqlite_template)
     before = contents(data)
 
-    app = create_app(Settings(database_url=database.url))
-    capsys.readouterr()  # what preparing this has logged
+    app = create_app(Settings(database_url=database.url(data)))
+    capsys.readouterr()  # drop the log of the preparation
     with pytest.raises(SystemExit) as ending:
         uvicorn.run(app, port=0, log_config=None)
 
-    assert complaints(capsys.readouterr().err) == (
-        f"ERROR {database.explanation}\nERROR Application startup failed. Exiting."
-    )
+    assert complaints(capsys.readouterr().err) == database.log(data)
     assert ending.value.code == 3
     assert contents(data) == before
 
@@ -565,43 +555,33 @@ def test_an_unusable_database_is_explained_at_start_up_and_left_as_it_was(
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.parametrize(
-    ("make_unusable", "auto_setup"),
-    [
-        (read_only_file, "true"),
-        (read_only_file, "false"),
-        (read_only_folder, "true"),
-        (forbidden_folder, "true"),
-    ],
+    ("name", "auto_setup"), [*((name, "true") for name in FORBIDDEN), ("file", "false")]
 )
 def test_a_database_that_this_user_may_not_use_is_explained_at_start_up(
-    make_unusable: Callable[[Path, Path], Unusable],
-    auto_setup: str,
-    data: Path,
-    sqlite_template: Path,
-    tmp_path: Path,
+    name: str, auto_setup: str, data: Path, sqlite_template: Path, tmp_path: Path
 ) -> None:
-    database = make_unusable(data, sqlite_template)
+    database = FORBIDDEN[name]
+    database.prepare(data / database.path, sqlite_template)
     before = contents(data)
 
-    commands = Commands(tmp_path, database_url=database.url, auto_setup=auto_setup)
+    commands = Commands(tmp_path, database_url=database.url(data), auto_setup=auto_setup)
     finished = commands.run([*WITHOUT_PRIVILEGES, *SERVE])
 
-    assert complaints(finished.errors) == (
-        f"ERROR {database.explanation}\nERROR Application startup failed. Exiting."
-    )
+    assert complaints(finished.errors) == database.log(data)
     assert finished.exit_code == 3
     assert contents(data) == before
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_a_server_of_several_workers_ends_when_none_can_start(tmp_path: Path) -> None:
-    database = not_a_database(tmp_path, tmp_path)
+def test_server_of_several_workers_ends_when_none_can_start(tmp_path: Path) -> None:
+    database = UNUSABLE["not a database"]
+    database.prepare(tmp_path / database.path, tmp_path)
 
-    # uvicorn's parent process would give a worker that is ending five seconds to say it is well.
+    # Otherwise uvicorn's parent process waits five seconds for a worker that is ending.
     options = ["--workers", "2", "--timeout-worker-healthcheck", "1"]
-    finished = Commands(tmp_path, database_url=database.url).run([*SERVE, *options])
+    finished = Commands(tmp_path, database_url=database.url(tmp_path)).run([*SERVE, *options])
 
-    # The exit code says nothing: that of the parent process is 0 all the same.
-    assert f"ERROR {database.explanation}\n" in finished.errors
+    # The parent process exits with 0 all the same.
+    assert database.log(tmp_path).splitlines()[0] in finished.errors
     assert "Traceback" not in finished.errors

@@ -1,4 +1,4 @@
-"""``GET /metrics``: what it counts, and that several workers tell the same."""
+"""``GET /metrics``: its counters, which add up over several workers."""
 
 import os
 import re
@@ -96,7 +96,7 @@ def test_requests_are_counted_by_route_template_method_and_status(client: TestCl
     assert sum(durations.values()) == 13
 
 
-def test_answers_from_memory_are_counted_and_keep_the_label_of_their_route(
+def test_cached_reads_are_counted_under_their_route(
     sqlite_url: str,
 ) -> None:
     with metered(sqlite_url) as client:
@@ -112,7 +112,7 @@ def test_answers_from_memory_are_counted_and_keep_the_label_of_their_route(
     }
 
 
-def test_ratings_are_counted_once_they_are_committed(client: TestClient) -> None:
+def test_ratings_are_counted_after_their_commit(client: TestClient) -> None:
     client.post("/ratings", json=FIVE_STARS)
     client.post("/ratings", json=FIVE_STARS | {"movie_id": 2})
     client.post("/ratings/batch", json=[FIVE_STARS, FIVE_STARS | {"user_id": 2}])
@@ -127,7 +127,7 @@ def test_ratings_are_counted_once_they_are_committed(client: TestClient) -> None
     assert measured(response, "movie_ratings_per_commit_count") == {(): 2}
 
 
-def test_writers_are_counted_while_they_wait_for_their_turn(sqlite_url: str) -> None:
+def test_waiting_writers_are_counted(sqlite_url: str) -> None:
     def waiting() -> Samples:
         return measured(service.get("/metrics"), "movie_writers_waiting")
 
@@ -144,9 +144,7 @@ def test_writers_are_counted_while_they_wait_for_their_turn(sqlite_url: str) -> 
     assert after == {(): 0}
 
 
-def test_reads_that_took_too_long_for_the_event_loop_are_counted(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_reads_are_counted(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_connections, "DEADLINE", -1.0)
     monkeypatch.setattr(kept_connections, "STEPS", 1)
     with metered(sqlite_url, read_cache=False) as client:
@@ -156,7 +154,7 @@ def test_reads_that_took_too_long_for_the_event_loop_are_counted(
     assert measured(response, "movie_reads_interrupted_total") == {(): 2}
 
 
-def test_the_size_of_the_database_is_measured_and_that_of_the_process(
+def test_sizes_of_the_database_and_the_process_are_measured(
     client: TestClient, database_url: str
 ) -> None:
     response = client.get("/metrics")
@@ -168,7 +166,7 @@ def test_the_size_of_the_database_is_measured_and_that_of_the_process(
     assert measured(response, "process_resident_memory_bytes")[()] > 10_000_000
 
 
-def test_a_database_out_of_reach_keeps_no_other_measurement_back(
+def test_other_metrics_are_served_without_the_database(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_session: object) -> None:
@@ -183,7 +181,7 @@ def test_a_database_out_of_reach_keeps_no_other_measurement_back(
     assert measured(response, "movie_database_bytes") == {}
 
 
-def test_metrics_need_the_api_key_where_there_is_one(sqlite_url: str) -> None:
+def test_metrics_need_the_api_key_if_one_is_set(sqlite_url: str) -> None:
     with metered(sqlite_url, api_key="right") as client:
         refused = client.get("/metrics")
         served = client.get("/metrics", headers={"X-API-Key": "right"})
@@ -196,7 +194,7 @@ def test_metrics_are_off_by_default(sqlite_url: str) -> None:
         assert client.get("/metrics").status_code == 404
 
 
-def test_metrics_without_their_package_stop_the_start_with_a_line(
+def test_metrics_without_their_package_stop_the_start_with_one_line(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for module in ("app.metrics.routes", "app.metrics.measurements"):
@@ -213,11 +211,9 @@ def test_metrics_without_their_package_stop_the_start_with_a_line(
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_workers_tell_of_all_requests_whichever_answers_and_whoever_is_killed(
-    database_url: str, tmp_path: Path
-) -> None:
+def test_metrics_are_summed_over_workers_after_a_kill(database_url: str, tmp_path: Path) -> None:
     def total() -> float:
-        # Each on a connection of its own, which any of the workers may take.
+        # Each request has its own connection, which any worker may accept.
         response = httpx.get(f"{server.url}/metrics", trust_env=False)
         return measured(response, "movie_http_requests_total")["GET", "/health", "200"]
 
@@ -238,7 +234,7 @@ def test_workers_tell_of_all_requests_whichever_answers_and_whoever_is_killed(
         during = folders()
     after = folders()
 
-    # The server is asked once before it is used.
+    # running_server() sends one request.
     assert counted == {31}
     assert counted_after_kill == {32}
     assert len(during - before) == 1

@@ -1,4 +1,4 @@
-"""Migrations: they make what the models say, keep the rows, and happen whole or not at all."""
+"""Migrations build the models' schema, keep the rows, and run whole or not at all."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ REVISIONS = [
 
 
 class Replaced(NamedTuple):
-    """A part of the models' SQL, another in its place, and the lines that tell of it."""
+    """A part of the models' SQL, its replacement, and the lines that report it."""
 
     old: str
     new: str
@@ -40,7 +40,7 @@ class Replaced(NamedTuple):
 
 
 class Executed(NamedTuple):
-    """A change of the migrated schema, and the line that tells of it."""
+    """A change of the migrated schema, and the line that reports it."""
 
     statements: str
     line: str
@@ -230,7 +230,7 @@ HALF_WAY = """
 
 
 def comparable(rows: Rows) -> Rows:
-    """Return rows without what revisions differ in: last digits of floats, keys of searches."""
+    """Return rows without last digits of floats and search keys, in which revisions differ."""
     return {
         table: [
             {
@@ -258,50 +258,54 @@ def with_revision(folder: Path, upgrade: str, parent: str = REVISIONS[-1]) -> Pa
     return project
 
 
-def test_the_migrated_schema_is_the_models(engine: Engine) -> None:
+def test_migrated_schema_equals_the_models(engine: Engine) -> None:
     with engine.connect() as connection:
         assert schema_differences(connection) == []
 
 
-@pytest.mark.parametrize("difference", SQLITE_DIFFERENCES)
-def test_a_difference_of_the_schema_from_the_models_is_named_on_sqlite(difference: str) -> None:
-    old, new, lines = SQLITE_DIFFERENCES[difference]
-    engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        SQLModel.metadata.create_all(connection)
-        query = "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
-        script = ";\n".join(connection.exec_driver_sql(query).scalars())
-        SQLModel.metadata.drop_all(connection)
-        driver: Any = connection.connection.driver_connection
-        driver.executescript(script.replace(old, new, 1))
+def test_every_difference_of_the_schema_is_named_on_sqlite() -> None:
+    found = {}
+    for name, (old, new, _) in SQLITE_DIFFERENCES.items():
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
+            SQLModel.metadata.create_all(connection)
+            query = "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+            script = ";\n".join(connection.exec_driver_sql(query).scalars())
+            SQLModel.metadata.drop_all(connection)
+            driver: Any = connection.connection.driver_connection
+            driver.executescript(script.replace(old, new, 1))
+            found[name] = "\n".join(schema_differences(connection))
+        engine.dispose()
 
-        differences = schema_differences(connection)
-
-    engine.dispose()
-    assert differences == lines.split("\n")
+    assert found == {name: lines for name, (_, _, lines) in SQLITE_DIFFERENCES.items()}
 
 
-@pytest.mark.parametrize("difference", POSTGRESQL_DIFFERENCES)
 @pytest.mark.skipif("postgresql" not in ENGINES, reason="needs MOVIE_TEST_POSTGRES_URL")
-def test_a_difference_of_the_schema_from_the_models_is_named_on_postgresql(
-    difference: str, request: pytest.FixtureRequest
+def test_every_difference_of_the_schema_is_named_on_postgresql(
+    request: pytest.FixtureRequest,
 ) -> None:
-    statements, line = POSTGRESQL_DIFFERENCES[difference]
+    found = {}
     with opened(str(request.getfixturevalue("postgres_url"))) as connection:
-        connection.exec_driver_sql(statements)
+        for name, (statements, _) in POSTGRESQL_DIFFERENCES.items():
+            connection.exec_driver_sql(statements)
+            found[name] = schema_differences(connection)
+            connection.rollback()
 
-        differences = schema_differences(connection)
-
-    assert differences == [line]
+    assert found == {name: [line] for name, (_, line) in POSTGRESQL_DIFFERENCES.items()}
 
 
-def test_alembic_finds_nothing_to_change(alembic_url: str) -> None:
+def test_alembic_finds_nothing_to_change_and_a_missing_check(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
-
     command.check(Config(INI))
-
     with opened(alembic_url) as connection:
         require_schema(connection)
+        operations = Operations(MigrationContext.configure(connection))
+        with operations.batch_alter_table("movie") as movie:
+            movie.drop_constraint("ck_movie_year_range", type_="check")
+        connection.commit()
+
+    with pytest.raises(CommandError, match="New upgrade operations detected"):
+        command.check(Config(INI))
 
 
 def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(
@@ -326,7 +330,7 @@ def test_a_full_database_keeps_its_rows_down_and_up_through_every_revision(
         found, expected = comparable(contents(alembic_url)[1]), comparable(rows)
         assert shared(found, expected) == shared(expected, found), revision
 
-    # What an older schema could not hold is worked out again.
+    # The upgrade fills the columns that an older schema lacks.
     assert contents(alembic_url) == (full_schema, full_rows)
 
 
@@ -344,7 +348,7 @@ def test_an_id_stays_used_down_and_up_through_every_revision(alembic_url: str) -
     assert movie.id == 7
 
 
-def test_downgrading_to_base_leaves_nothing_and_the_way_up_is_open(alembic_url: str) -> None:
+def test_downgrade_to_base_leaves_nothing_and_can_be_upgraded_again(alembic_url: str) -> None:
     command.upgrade(Config(INI), "head")
     schema, _ = contents(alembic_url)
     fill(alembic_url)
@@ -368,7 +372,7 @@ def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
         # Titles that are taken, by a movie that has it and by one that gets it.
         ("He\u200bat", "drama"),
         ("Am\u200be\u0301lie", "Drama"),
-        # Neither can be stored in a normal form.
+        # These have no normal form that can be stored.
         ("\u200b", "\u2800"),
         (too_long, "Action|drama"),
         ("Café", "Documentary"),
@@ -438,7 +442,7 @@ def test_stored_movies_get_the_rows_of_their_genre_and_the_keys_of_searches(
     assert problems == []
 
 
-def test_user_ids_that_the_older_version_cannot_hold_stop_the_way_down(alembic_url: str) -> None:
+def test_downgrade_stops_at_user_ids_that_the_older_version_cannot_hold(alembic_url: str) -> None:
     command.upgrade(Config(INI), "e5f1a7c30b92")
     engine = create_db_engine(alembic_url)
     with Session(engine) as session:
@@ -460,13 +464,15 @@ def test_user_ids_that_the_older_version_cannot_hold_stop_the_way_down(alembic_u
         ('raise RuntimeError("half-way")', "half-way"),
         ('op.execute("INSERT INTO nowhere VALUES (1)")', "nowhere"),
     ],
-    ids=["error of its own", "error of the database"],
+    ids=["error of Python", "error of the database"],
 )
+@pytest.mark.parametrize("is_new", [False, True], ids=["full", "new"])
 def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(
-    failure: str, reason: str, alembic_url: str, tmp_path: Path
+    failure: str, reason: str, alembic_url: str, tmp_path: Path, *, is_new: bool
 ) -> None:
-    command.upgrade(Config(INI), "head")
-    fill(alembic_url)
+    if not is_new:
+        command.upgrade(Config(INI), "head")
+        fill(alembic_url)
     before = contents(alembic_url)
     project = with_revision(tmp_path / "copy", f"{HALF_WAY}    {failure}\n")
 
@@ -474,19 +480,8 @@ def test_a_migration_that_fails_half_way_leaves_the_database_as_it_was(
         command.upgrade(alembic_config(project), "head")
 
     assert contents(alembic_url) == before
-    command.check(Config(INI))
-
-
-def test_a_failed_migration_of_a_new_database_leaves_it_empty(
-    alembic_url: str, tmp_path: Path
-) -> None:
-    project = with_revision(tmp_path / "copy", '    raise RuntimeError("half-way")\n')
-
-    with pytest.raises(RuntimeError, match="half-way"):
-        command.upgrade(alembic_config(project), "head")
-
-    assert contents(alembic_url)[1] == {}
     command.upgrade(Config(INI), "head")
+    command.check(Config(INI))
 
 
 @pytest.mark.slow
@@ -507,7 +502,7 @@ def test_a_migration_that_fails_in_the_command_line_leaves_the_database_as_it_wa
 
 
 @pytest.mark.slow
-def test_a_migration_makes_the_same_schema_whoever_runs_it(
+def test_migration_makes_the_same_schema_from_either_command(
     alembic_url: str, tmp_path: Path
 ) -> None:
     command.upgrade(Config(INI), "head")
@@ -551,44 +546,32 @@ def test_a_migration_that_recreates_a_table_keeps_rows_and_used_ids(
         assert MovieRepository(session).create(title="New", year=2020).id == 7
 
 
-def test_a_migration_that_would_let_used_ids_be_used_again_is_refused(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
-    before = contents(sqlite_url)
-    project = with_revision(
-        tmp_path / "copy",
-        "    with op.batch_alter_table('movie') as movie:\n"
-        "        movie.alter_column('year', existing_type=sa.Integer(), nullable=True)\n",
-    )
-
-    with pytest.raises(CommandError, match="movie use the ids of deleted rows again"):
-        command.upgrade(alembic_config(project), "head")
-
-    assert contents(sqlite_url) == before
-
-
-def test_a_migration_that_would_orphan_ratings_is_refused(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("upgrade", "reason"),
+    [
+        (
+            (
+                "    with op.batch_alter_table('movie') as movie:\n"
+                "        movie.alter_column('year', existing_type=sa.Integer(), nullable=True)\n"
+            ),
+            "movie use the ids of deleted rows again",
+        ),
+        (
+            '    op.execute("DELETE FROM movie WHERE id = 1")\n',
+            r"would leave 7 row\(s\) that refer to nothing",
+        ),
+    ],
+    ids=["reused ids", "orphans"],
+)
+def test_migration_that_damages_the_data_is_refused(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: str, reason: str
 ) -> None:
     monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
     fill(sqlite_url)
     before = contents(sqlite_url)
-    project = with_revision(tmp_path / "copy", '    op.execute("DELETE FROM movie WHERE id = 1")\n')
+    project = with_revision(tmp_path / "copy", upgrade)
 
-    with pytest.raises(CommandError, match=r"would leave 7 row\(s\) that refer to nothing"):
+    with pytest.raises(CommandError, match=reason):
         command.upgrade(alembic_config(project), "head")
 
     assert contents(sqlite_url) == before
-
-
-def test_alembic_finds_a_check_that_is_missing(alembic_url: str) -> None:
-    command.upgrade(Config(INI), "head")
-    with opened(alembic_url) as connection:
-        operations = Operations(MigrationContext.configure(connection))
-        with operations.batch_alter_table("movie") as movie:
-            movie.drop_constraint("ck_movie_year_range", type_="check")
-        connection.commit()
-
-    with pytest.raises(CommandError, match="New upgrade operations detected"):
-        command.check(Config(INI))

@@ -21,7 +21,7 @@ from tests.operations import (
     HAVING_ETAG,
     LISTS,
     OPERATIONS,
-    READING,
+    SHARING_A_DATABASE,
     STREAMS,
     WRITING,
     Operation,
@@ -374,9 +374,7 @@ def test_every_parameter_and_body_has_an_example() -> None:
         assert ("requestBody" in operation.description) == bool(operation.bodies)
 
 
-@pytest.mark.parametrize(
-    "operations", [READING, *([each] for each in WRITING)], ids=lambda each: str(each[0])
-)
+@pytest.mark.parametrize("operations", SHARING_A_DATABASE, ids=lambda each: str(each[0]))
 def test_examples_work_and_their_responses_are_as_documented(
     client: TestClient, engine: Engine, operations: list[Operation]
 ) -> None:

@@ -1,4 +1,4 @@
-"""``scripts/db.py restore``: a copy takes the database's place, whole or not at all."""
+"""``scripts/db.py restore``: a copy replaces the database, whole or not at all."""
 
 import shutil
 import sqlite3
@@ -52,56 +52,42 @@ def copy(database: Path) -> Path:
 
 @pytest.fixture
 def user(database: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of another process that is idle, as a server's between two requests."""
+    """An idle connection of another process, like a server's between two requests."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("SELECT * FROM movie").fetchall()
         yield connection
 
 
-def test_the_copy_takes_the_place_and_stays_as_it_is(database: Path, copy: Path) -> None:
+def test_copy_replaces_the_database_with_its_permissions_and_stays_unchanged(
+    database: Path, copy: Path
+) -> None:
     before = copy.read_bytes()
+    database.chmod(0o600)
 
     restore(f"sqlite:///{database}", copy)
 
     assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
     assert titles(database) == ["Copied"]
+    assert database.stat().st_mode & 0o777 == 0o600
     assert copy.read_bytes() == before
 
 
-def test_the_copy_takes_a_place_that_is_empty(database: Path, copy: Path) -> None:
-    database.unlink()
+def test_copy_replaces_a_missing_or_foreign_file_and_its_wal(database: Path, copy: Path) -> None:
+    cases: list[list[str]] = [[], [""], ["-wal", "-shm"]]
+    for suffixes in cases:
+        database.unlink()
+        for suffix in suffixes:
+            Path(f"{database}{suffix}").write_bytes(b"overwritten by mistake, " * 500)
 
-    restore(f"sqlite:///{database}", copy)
+        restore(f"sqlite:///{database}", copy)
 
-    assert titles(database) == ["Copied"]
-
-
-def test_a_wal_and_shm_of_another_database_are_not_left_beside_the_copy(
-    database: Path, copy: Path
-) -> None:
-    database.unlink()
-    for suffix in ("-wal", "-shm"):
-        Path(f"{database}{suffix}").write_bytes(b"of another database")
-
-    restore(f"sqlite:///{database}", copy)
-
-    assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
-    assert titles(database) == ["Copied"]
-
-
-def test_what_is_no_database_is_replaced(database: Path, copy: Path) -> None:
-    database.write_text("overwritten by mistake, " * 500)
-
-    restore(f"sqlite:///{database}", copy)
-
-    assert titles(database) == ["Copied"]
+        assert sorted(path.name for path in database.parent.iterdir()) == ["copy.db", "movies.db"]
+        assert titles(database) == ["Copied"]
 
 
 @pytest.mark.usefixtures("user")
-def test_nothing_is_restored_while_a_process_has_the_database_open(
-    database: Path, copy: Path
-) -> None:
+def test_open_database_is_not_replaced(database: Path, copy: Path) -> None:
     with pytest.raises(SetupError, match=r"has .* open, nothing was restored"):
         restore(f"sqlite:///{database}", copy)
 
@@ -122,7 +108,7 @@ def test_a_running_server_is_noticed(database: Path, copy: Path, tmp_path: Path)
     assert titles(database) == ["Copied"]
 
 
-def test_an_older_copy_is_brought_to_head(database: Path, copy: Path) -> None:
+def test_older_copy_is_migrated(database: Path, copy: Path) -> None:
     engine = create_db_engine(f"sqlite:///{copy}")
     config = alembic_config(PROJECT_ROOT)
     with pytest.MonkeyPatch.context() as environment:
@@ -145,25 +131,18 @@ def test_an_older_copy_is_brought_to_head(database: Path, copy: Path) -> None:
         ("DROP INDEX ix_movie_year_id", "ix_movie_year_id is missing"),
         ("DROP TABLE alembic_version", "not a database of this service"),
         ("UPDATE alembic_version SET version_num = 'ffff'", "newer version"),
+        ("", r"not whole without copy\.db-wal"),
     ],
 )
-def test_a_copy_that_is_not_sound_is_refused(
-    database: Path, copy: Path, damage: str, reason: str
-) -> None:
-    with closing(sqlite3.connect(copy)) as connection:
-        connection.execute(damage)
-        connection.commit()
+def test_unsound_copy_is_refused(database: Path, copy: Path, damage: str, reason: str) -> None:
+    if damage:
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute(damage)
+            connection.commit()
+    else:
+        shutil.copy(copy, f"{copy}-wal")
 
     with pytest.raises(SetupError, match=reason):
-        restore(f"sqlite:///{database}", copy)
-
-    assert titles(database) == ["Copied", "Later"]
-
-
-def test_a_copy_without_its_wal_is_refused(database: Path, copy: Path) -> None:
-    shutil.copy(copy, f"{copy}-wal")
-
-    with pytest.raises(SetupError, match=r"not whole without copy\.db-wal"):
         restore(f"sqlite:///{database}", copy)
 
     assert titles(database) == ["Copied", "Later"]
@@ -184,20 +163,12 @@ def test_a_restore_that_fails_before_the_swap_leaves_the_database_as_it_was(
     assert titles(database) == ["Copied", "Later"]
 
 
-def test_the_copy_gets_the_permissions_of_the_database(database: Path, copy: Path) -> None:
-    database.chmod(0o600)
-
-    restore(f"sqlite:///{database}", copy)
-
-    assert database.stat().st_mode & 0o777 == 0o600
-
-
 def test_postgresql_is_left_to_its_own_tools(copy: Path) -> None:
     with pytest.raises(SetupError, match="pg_restore"):
         restore("postgresql+psycopg://nobody@127.0.0.1/nothing", copy)
 
 
-def test_sqlite_replays_the_wal_of_another_file_and_nothing_tells_that_it_is_foreign(
+def test_sqlite_replays_the_wal_of_another_file(
     tmp_path: Path,
 ) -> None:
     paths = tmp_path / "one.db", tmp_path / "other.db"

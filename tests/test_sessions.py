@@ -8,7 +8,7 @@ from sqlmodel import Session
 from app.dependencies import get_session
 from app.repository import MovieReader, MovieRepository
 from app.transactions import ReadSession, reading, writing
-from tests.operations import OPERATIONS, Operation, store_what_examples_name
+from tests.operations import SHARING_A_DATABASE, Operation, store_what_examples_name
 
 
 @pytest.fixture
@@ -34,47 +34,43 @@ def holds_a_transaction(app: FastAPI) -> bool:
         return bool(connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0])
 
 
-@pytest.mark.parametrize("operation", [o for o in OPERATIONS if o.path != "/health"], ids=str)
-def test_a_request_that_succeeds_leaves_no_transaction_open(
-    app: FastAPI, sessions: list[Session], client: TestClient, operation: Operation
+@pytest.mark.parametrize("operations", SHARING_A_DATABASE, ids=lambda each: str(each[0]))
+def test_request_that_succeeds_leaves_no_transaction_open(
+    app: FastAPI, sessions: list[Session], client: TestClient, operations: list[Operation]
 ) -> None:
     store_what_examples_name(app.state.engine)
 
-    response = client.request(operation.method, operation.url, json=operation.body)
+    for operation in operations:
+        sessions.clear()
+        response = client.request(operation.method, operation.url, json=operation.body)
 
-    assert response.is_success
-    assert len(sessions) == 1
-    assert not holds_a_transaction(app)
+        assert response.is_success
+        assert (operation, len(sessions)) == (operation, int(operation.path != "/health"))
+        assert not holds_a_transaction(app), operation
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        ("GET", "/movies/99", None, 404),
-        ("GET", "/movies?limit=0", None, 422),
-        ("POST", "/movies", {"title": "Inception", "year": 2010}, 409),
-        ("PATCH", "/movies/99", {"year": 2010}, 404),
-        ("PATCH", "/movies/2", {"title": "Inception"}, 409),
-        ("PATCH", "/movies/99", {}, 404),
-        ("DELETE", "/movies/99", None, 404),
-        ("POST", "/ratings", {"movie_id": 99, "user_id": 1, "score": 5}, 404),
-        ("DELETE", "/movies/1/ratings/99", None, 404),
-    ],
-)
-def test_a_request_that_fails_leaves_no_transaction_open(
-    app: FastAPI,
-    sessions: list[Session],
-    client: TestClient,
-    case: tuple[str, str, object, int],
+def test_request_that_fails_leaves_no_transaction_open(
+    app: FastAPI, sessions: list[Session], client: TestClient
 ) -> None:
-    method, path, body, status = case
     store_what_examples_name(app.state.engine)
+    requests: list[tuple[str, object, int]] = [
+        ("GET /movies/99", None, 404),
+        ("GET /movies?limit=0", None, 422),
+        ("POST /movies", {"title": "Inception", "year": 2010}, 409),
+        ("PATCH /movies/99", {"year": 2010}, 404),
+        ("PATCH /movies/2", {"title": "Inception"}, 409),
+        ("PATCH /movies/99", {}, 404),
+        ("DELETE /movies/99", None, 404),
+        ("POST /ratings", {"movie_id": 99, "user_id": 1, "score": 5}, 404),
+        ("DELETE /movies/1/ratings/99", None, 404),
+    ]
 
-    response = client.request(method, path, json=body)
+    for line, body, status in requests:
+        sessions.clear()
+        response = client.request(*line.split(), json=body)
 
-    assert response.status_code == status
-    assert len(sessions) == 1
-    assert not holds_a_transaction(app)
+        assert (line, response.status_code, len(sessions)) == (line, status, 1)
+        assert not holds_a_transaction(app), line
 
 
 def test_a_request_to_a_database_that_breaks_leaves_no_transaction_open(
