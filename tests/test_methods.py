@@ -156,7 +156,7 @@ def test_document_lists_neither_head_nor_options(client: TestClient) -> None:
 @pytest.mark.parametrize("root_path", ["", "/api"])
 def test_options_and_405_list_every_method_of_a_path(app: FastAPI, root_path: str) -> None:
     expected = methods_of_paths()
-    failures = []
+    failures: list[object] = []
     with TestClient(app, root_path=root_path) as client:
         for path, allowed in expected.items():
             for method in ("OPTIONS", *ORDER[:-1], "TRACE", "QUERY", "NONSENSE"):

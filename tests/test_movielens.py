@@ -1,10 +1,11 @@
 """MovieLens files: how they are read, imported and exported, and which are refused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import pytest
@@ -418,10 +419,7 @@ def test_an_import_fills_a_new_database(
 ) -> None:
     finished = command(database_url, "import-movielens", write(tmp_path / "files"))
 
-    assert summary(finished) == {
-        "new": (3, 3),
-        "read": (3, 3),
-    }
+    assert summary(finished) == {"new": (3, 3), "read": (3, 3)}
     assert finished.errors == ""
     assert everything(engine) == (
         [
@@ -441,23 +439,127 @@ def test_an_import_fills_a_new_database(
     )
 
 
-def test_an_import_again_changes_nothing(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
+class Import(NamedTuple):
+    """Files, and what their import into an empty database stores and prints.
+
+    Attributes:
+        files: the content of files by name, beside ``movies.csv`` and ``ratings.csv``.
+        stored: title, year and number of ratings of the first movies.
+        external_ids: of the first movies.
+    """
+
+    summary: dict[str, tuple[int, int]]
+    stored: list[tuple[str, int, int]]
+    movies: str = MOVIES
+    ratings: str = RATINGS
+    files: dict[str, str] = {}  # noqa: RUF012 - nobody changes it
+    options: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    external_ids: tuple[tuple[str | None, int | None], ...] = ()
+
+
+CATS = 'Cats, "The Musical" (1998)'
+THREE = [("Toy Story (1995)", 1995, 2), ("Heat (1995)", 1995, 1), (CATS, 1998, 0)]
+EMMA = "".join(f"{number}, Emma (1996),Comedy\n" for number in (2, 3, 4))
+BETWEEN = "".join(f"{n},Movie {n} (2000),Drama\n" for n in range(1000, 1000 + BATCH_SIZE))
+IMPORTS = {
+    "a title twice, anonymous ratings": Import(
+        {"new": (3, 5), "updated": (0, 1), "merged by title": (1, 0), "read": (4, 6)},
+        [THREE[0], ("Heat (1995)", 1995, 3), THREE[2]],
+        MOVIES + "901,Heat (1995),Drama\n",
+        RATINGS + "1,901,5.0,964982225\n,6,3.0,1\n,6,3.0,1\n",
+    ),
+    "movies without a usable year": Import(
+        {
+            "new": (3, 3),
+            "left out: no year": (1, 2),
+            "left out: year not in 1900..2100": (2, 1),
+            "read": (6, 6),
+        },
+        THREE,
+        MOVIES + "2,Babylon 5,Sci-Fi\n3,Old (1899),Drama\n4,Far (2101),Drama\n",
+        RATINGS + "1,2,4.0,0\n2,2,4.0,0\n1,3,4.0,0\n",
+    ),
+    "a year column, which wins over the title": Import(
+        {"new": (3, 0), "read": (3, 0)},
+        [("Inception", 2010, 0), ("Heat (1995)", 1996, 0), ("Ronin (1998)", 1998, 0)],
+        "movieId,title,genres,year\n"
+        "1,Inception,Sci-Fi,2010\n2,Heat (1995),Action,1996\n3,Ronin (1998),Action,\n",
+        R,
+    ),
+    "one title and several years": Import(
+        {"new": (7, 4), "merged by title": (1, 0), "left out: no year": (1, 0), "read": (9, 4)},
+        [
+            ("Hamlet (1948)", 1948, 2),
+            ("hamlet", 1996, 0),
+            ("Hamlet (1996)", 1996, 1),
+            ("Hamlet (1964)", 1964, 0),
+            ("Solaris (1972)", 1972, 0),
+            ("Solaris (1972) (2002)", 2002, 1),
+            ("Ronin", 1998, 0),
+        ],
+        "movieId,title,genres,year\n"
+        "1,Hamlet,Drama,1948\n2, hamlet ,Drama,1996\n3,Hamlet,Drama,1996\n"
+        "4,Hamlet  ,Comedy,1948\n5,Hamlet (1964),Drama,\n6,Hamlet,Drama,\n"
+        "7,Solaris (1972),Drama,1972\n8,Solaris (1972),Drama,2002\n9,Ronin,Action,1998\n",
+        R + "1,1,5.0,0\n1,3,4.0,0\n2,4,3.0,0\n1,8,2.0,0\n",
+        remarks=("4 movie(s) with their year added to a title that another year's movie has too",),
+    ),
+    "unknown movies": Import(
+        {"new": (3, 4), "left out: movie not in movies.csv": (0, 3), "read": (3, 7)},
+        [("Toy Story (1995)", 1995, 3), *THREE[1:]],
+        ratings=RATINGS + "1,7,4.0,0\n2,8,4.0,0\n",
+        files={"anonymous_ratings.csv": "movieId,rating,timestamp\n9,1.0,0\n1,1.0,0\n"},
+        options=("--skip-unknown-movies",),
+    ),
+    "links": Import(
+        {"new": (3, 3), "read": (3, 3)},
+        THREE,
+        files={"links.csv": L + "1,0114709,862\n6,0113277,\n"},
+        external_ids=(("tt0114709", 862), ("tt0113277", None), (None, None)),
+    ),
+    **{
+        f"merged movies with different IMDb ids in {batches}": Import(
+            {"new": (new, 0), "merged by title": (3, 0), "read": (new + 3, 0)},
+            [("Emma (1996)", 1996, 0)],
+            f"{M}1,Emma (1996),Drama\n{between}{EMMA}",
+            R,
+            {"links.csv": L + "1,0116191,3573\n2,0118308,\n3,0116191,3573\n4,,12254\n"},
+            remarks=("1 movie(s) merged by title although their IMDb ids differ",),
+            external_ids=(("tt0116191", 3573),),
+        )
+        for batches, between, new in (
+            ("one batch", "", 1),
+            ("two batches", BETWEEN, 1 + BATCH_SIZE),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", IMPORTS.values(), ids=IMPORTS)
+def test_import_stores_the_files_and_changes_nothing_when_repeated(
+    database_url: str, engine: Engine, tmp_path: Path, command: Command, case: Import
 ) -> None:
-    movies = MOVIES + "901,Heat (1995),Drama\n"
-    folder = write(
-        tmp_path / "files", movies, RATINGS + "1,901,5.0,964982225\n,6,3.0,1\n,6,3.0,1\n"
-    )
-    command(database_url, "import-movielens", folder)
+    folder = write(tmp_path / "files", case.movies, case.ratings)
+    for name, content in case.files.items():
+        (folder / name).write_text(content)
+
+    finished = command(database_url, "import-movielens", folder, *case.options)
+
+    movies = movie_rows(engine)
+    stored = [(row["title"], row["year"], row["rating_count"]) for row in movies]
+    assert summary(finished) == case.summary
+    assert remarks(finished) == [*case.remarks]
+    assert stored[: len(case.stored)] == case.stored
+    assert tuple(external_ids(engine)[: len(case.external_ids)]) == case.external_ids
     before = everything(engine)
-
-    finished = command(database_url, "import-movielens", folder)
-
-    assert summary(finished) == {
-        "unchanged": (3, 6),
-        "merged by title": (1, 0),
-        "read": (4, 6),
-    }
+    again = command(database_url, "import-movielens", folder, *case.options)
+    (movies_new, ratings_new), (_, replaced) = (
+        case.summary["new"],
+        case.summary.get("updated", (0, 0)),
+    )
+    assert {"new", "updated"}.isdisjoint(summary(again))
+    assert summary(again)["unchanged"] == (movies_new, ratings_new + replaced)
     assert everything(engine) == before
 
 
@@ -471,127 +573,24 @@ def test_an_import_again_uses_up_no_ids(engine: Engine) -> None:
     assert [row["id"] for row in rating_rows(engine)] == [1, 2, 3]
 
 
-def test_movies_without_a_usable_year_are_left_out_with_their_ratings(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    movies = MOVIES + "2,Babylon 5,Sci-Fi\n3,Old (1899),Drama\n4,Far (2101),Drama\n"
-    ratings = RATINGS + "1,2,4.0,0\n2,2,4.0,0\n1,3,4.0,0\n"
-
-    finished = command(database_url, "import-movielens", write(tmp_path / "files", movies, ratings))
-
-    assert summary(finished) == {
-        "new": (3, 3),
-        "left out: no year": (1, 2),
-        "left out: year not in 1900..2100": (2, 1),
-        "read": (6, 6),
-    }
-    assert [row["id"] for row in movie_rows(engine)] == [1, 2, 3]
-    assert len(rating_rows(engine)) == 3
-
-
-def test_a_year_column_wins_over_the_title(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    movies = (
-        "movieId,title,genres,year\n"
-        "1,Inception,Sci-Fi,2010\n2,Heat (1995),Action,1996\n3,Ronin (1998),Action,\n"
-    )
-
-    finished = command(database_url, "import-movielens", write(tmp_path / "files", movies, R))
-
-    assert summary(finished)["new"] == (3, 0)
-    assert [(row["title"], row["year"]) for row in movie_rows(engine)] == [
-        ("Inception", 2010),
-        ("Heat (1995)", 1996),
-        ("Ronin (1998)", 1998),
-    ]
-
-
-def test_movies_of_one_title_and_other_years_stay_apart_by_the_year_in_their_titles(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    movies = (
-        "movieId,title,genres,year\n"
-        "1,Hamlet,Drama,1948\n"
-        "2, hamlet ,Drama,1996\n"
-        "3,Hamlet,Drama,1996\n"
-        "4,Hamlet  ,Comedy,1948\n"
-        "5,Hamlet (1964),Drama,\n"
-        "6,Hamlet,Drama,\n"
-        "7,Solaris (1972),Drama,1972\n"
-        "8,Solaris (1972),Drama,2002\n"
-        "9,Ronin,Action,1998\n"
-    )
-    ratings = R + "1,1,5.0,0\n1,3,4.0,0\n2,4,3.0,0\n1,8,2.0,0\n"
-    folder = write(tmp_path / "files", movies, ratings)
-
-    finished = command(database_url, "import-movielens", folder)
-
-    assert summary(finished) == {
-        "new": (7, 4),
-        "merged by title": (1, 0),
-        "left out: no year": (1, 0),
-        "read": (9, 4),
-    }
-    assert remarks(finished) == [
-        "4 movie(s) with their year added to a title that another year's movie has too"
-    ]
-    stored = [(row["title"], row["year"], row["rating_count"]) for row in movie_rows(engine)]
-    assert stored == [
-        ("Hamlet (1948)", 1948, 2),
-        ("hamlet", 1996, 0),
-        ("Hamlet (1996)", 1996, 1),
-        ("Hamlet (1964)", 1964, 0),
-        ("Solaris (1972)", 1972, 0),
-        ("Solaris (1972) (2002)", 2002, 1),
-        ("Ronin", 1998, 0),
-    ]
-    before = everything(engine)
-    assert summary(command(database_url, "import-movielens", folder))["unchanged"] == (7, 4)
-    assert everything(engine) == before
-
-
-def test_skip_unknown_movies_leaves_out_their_ratings(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    folder = write(tmp_path / "files", ratings=RATINGS + "1,7,4.0,0\n2,8,4.0,0\n")
-    (folder / "anonymous_ratings.csv").write_text("movieId,rating,timestamp\n9,1.0,0\n1,1.0,0\n")
-
-    finished = command(database_url, "import-movielens", folder, "--skip-unknown-movies")
-
-    assert summary(finished) == {
-        "new": (3, 4),
-        "left out: movie not in movies.csv": (0, 3),
-        "read": (3, 7),
-    }
-    assert scores(engine) == [(1, 1, 4), (2, 1, 1), (1, 2, 4), (1, None, 1)]
-
-
-def test_imported_genres_replace_the_stored_ones(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    with Session(engine) as session:
-        MovieRepository(session).create(
-            title="Heat (1995)", year=1995, genres=["Comedy", "Crime", "War"]
-        )
-        MovieRepository(session).create(title="Ronin (1998)", year=1998, genres=["War", "Action"])
-
-    finished = command(database_url, "import-movielens", write(tmp_path / "files"))
-
-    assert summary(finished)["updated"] == (1, 0)
+def test_imported_genres_replace_the_stored_ones(engine: Engine) -> None:
     with Session(engine) as session:
         repository = MovieRepository(session)
+        repository.create(title=HEAT.title, year=1995, genres=["Comedy", "Crime", "War"])
+        repository.create(title="Ronin (1998)", year=1998, genres=["War", "Action"])
+
+        counts = merge(engine, [replace(HEAT, genres="Action|Crime")], [])
+
         found = {
             genre: [movie.title for movie in repository.list(genre=genre, sort="id")]
-            for genre in ("Action", "Children", "Comedy", "Crime", "Unknown", "War")
+            for genre in ("Action", "Comedy", "Crime", "War")
         }
-        assert list(repository.problems()) == []
+    assert counts == MergeCounts(movies_updated=1)
+    assert problems_of(engine) == []
     assert found == {
-        "Action": ["Heat (1995)", "Ronin (1998)"],
-        "Children": ["Toy Story (1995)"],
+        "Action": [HEAT.title, "Ronin (1998)"],
         "Comedy": [],
-        "Crime": ["Heat (1995)"],
-        "Unknown": ['Cats, "The Musical" (1998)'],
+        "Crime": [HEAT.title],
         "War": ["Ronin (1998)"],
     }
 
@@ -605,22 +604,6 @@ def linked(number: int, imdb: int | None, tmdb: int | None = None) -> MovieRow:
     """Return one of several movies, with external ids."""
     imdb_id = None if imdb is None else f"tt{imdb:07}"
     return MovieRow(number, f"Movie {number} (2000)", 2000, "Drama", imdb_id, tmdb)
-
-
-def test_an_import_gives_movies_the_external_ids_of_links(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command
-) -> None:
-    folder = write(tmp_path / "files")
-    (folder / "links.csv").write_text("movieId,imdbId,tmdbId\n1,0114709,862\n6,0113277,\n")
-
-    finished = command(database_url, "import-movielens", folder)
-
-    assert summary(finished)["new"] == (3, 3)
-    assert remarks(finished) == []
-    assert external_ids(engine) == [("tt0114709", 862), ("tt0113277", None), (None, None)]
-    before = everything(engine)
-    assert summary(command(database_url, "import-movielens", folder))["unchanged"] == (3, 3)
-    assert everything(engine) == before
 
 
 def test_given_external_ids_replace_the_stored_ones_and_others_stay(engine: Engine) -> None:
@@ -667,26 +650,6 @@ def test_external_id_of_another_movie_is_left_out(engine: Engine) -> None:
     again = MergeCounts(movies_unchanged=4, external_ids_left_out=4)
     assert merge(engine, given, []) == again
     assert external_ids(engine) == expected
-
-
-@pytest.mark.parametrize("gap", [0, BATCH_SIZE], ids=["one batch", "two batches"])
-def test_the_summary_counts_merged_movies_with_different_imdb_ids(
-    database_url: str, engine: Engine, tmp_path: Path, command: Command, gap: int
-) -> None:
-    between = "".join(f"{n},Movie {n} (2000),Drama\n" for n in range(1000, 1000 + gap))
-    movies = f"{M}1,Emma (1996),Drama\n{between}" + "".join(
-        f"{movie_id}, Emma (1996),Comedy\n" for movie_id in (2, 3, 4)
-    )
-    folder = write(tmp_path / "files", movies, R)
-    (folder / "links.csv").write_text(
-        "movieId,imdbId,tmdbId\n1,0116191,3573\n2,0118308,\n3,0116191,3573\n4,,12254\n"
-    )
-
-    finished = command(database_url, "import-movielens", folder)
-
-    assert summary(finished)["merged by title"] == (3, 0)
-    assert remarks(finished) == ["1 movie(s) merged by title although their IMDb ids differ"]
-    assert external_ids(engine)[0] == ("tt0116191", 3573)
 
 
 def test_stored_title_keeps_its_id_and_ratings_and_is_updated(engine: Engine) -> None:

@@ -255,11 +255,15 @@ def test_ratings_are_listed_by_id_in_pages(repository: MovieRepository, engine: 
     store(engine, *SAMPLES)
     stored = [row["id"] for row in rating_rows(engine)]
 
-    for limit in (1, 4, len(stored)):
-        for offset in range(len(stored) + 2):
-            page = repository.list_ratings(limit=limit, offset=offset)
-            assert [rating.id for rating in page] == stored[offset : offset + limit]
-            assert page.total == len(stored)
+    for limit, start in product((1, 4, len(stored)), range(len(stored) + 2)):
+        page = repository.list_ratings(limit=limit, offset=start)
+        following = repository.list_ratings(limit=limit, after=start)
+        rest = stored[start:]
+
+        assert [rating.id for rating in page] == rest[:limit]
+        assert [rating.id for rating in following] == rest[:limit]
+        assert page.total == following.total == len(stored)
+        assert following.next == ({"after": rest[limit - 1]} if rest[limit:] else {})
 
 
 def test_ratings_are_filtered_by_movie_and_user(
@@ -282,21 +286,6 @@ def test_ratings_are_filtered_by_movie_and_user(
     found = [[(rating.movie_id, rating.user_id) for rating in page] for page in pages]
     assert found == [expected for _, expected in cases]
     assert [page.total for page in pages] == [len(expected) for _, expected in cases]
-
-
-def test_ratings_after_an_id_are_the_rest_of_the_list(
-    repository: MovieRepository, engine: Engine
-) -> None:
-    store(engine, *SAMPLES)
-    stored = [row["id"] for row in rating_rows(engine)]
-
-    for limit in (1, 4, len(stored)):
-        for after in range(len(stored) + 2):
-            page = repository.list_ratings(limit=limit, after=after)
-            rest = stored[after:]
-            assert [rating.id for rating in page] == rest[:limit]
-            assert page.total == len(stored)
-            assert page.next == ({"after": rest[limit - 1]} if rest[limit:] else {})
 
 
 READS: dict[str, Callable[[MovieRepository], object]] = {
