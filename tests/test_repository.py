@@ -336,16 +336,20 @@ def test_movie_added_as_a_table_row_is_found(any_engine: Engine) -> None:
     assert list(page) == [movie_read(1, Sample("ÉTERNITÉ", 2016, "Unknown"))]
 
 
-def test_creating_an_existing_title_raises_and_stores_nothing(
+def test_existing_title_raises_and_stores_nothing(
     repository: MovieRepository, engine: Engine
 ) -> None:
-    store(engine, HEAT)
+    store(engine, HEAT, RONIN)
+    before = everything(engine)
 
     with pytest.raises(DuplicateTitle) as caught:
         repository.create(title="Heat", year=2001)
+    with pytest.raises(DuplicateTitle):
+        repository.update(2, title="Heat", year=2001, genre="Drama")
 
     assert isinstance(caught.value.__cause__, IntegrityError)
-    assert [(row["title"], row["year"]) for row in movie_rows(engine)] == [("Heat", 1995)]
+    assert everything(engine) == before
+    assert repository.update(2, year=1999).year == 1999
 
 
 def test_id_of_a_deleted_movie_is_never_reused(repository: MovieRepository, engine: Engine) -> None:
@@ -379,26 +383,11 @@ def test_update_changes_only_the_given_fields(repository: MovieRepository, engin
 
 
 def test_search_finds_the_changed_title(repository: MovieRepository, engine: Engine) -> None:
-    [movie_id] = store(engine, HEAT)
-
-    repository.update(movie_id, title="ÉTÉ")
-
-    assert titles(repository.list(q="été")) == ["ÉTÉ"]
-    assert titles(repository.list(q="heat")) == []
-
-
-def test_updating_to_an_existing_title_raises_and_changes_nothing(
-    repository: MovieRepository, engine: Engine
-) -> None:
     store(engine, HEAT)
-    [movie_id] = store(engine, RONIN)
-    before = everything(engine)
 
-    with pytest.raises(DuplicateTitle):
-        repository.update(movie_id, title="Heat", year=2001, genre="Drama")
+    repository.update(1, title="ÉTÉ")
 
-    assert everything(engine) == before
-    assert repository.update(movie_id, year=1999).year == 1999
+    assert [titles(repository.list(q=q)) for q in ("été", "heat")] == [["ÉTÉ"], []]
 
 
 def test_delete_removes_the_movie_with_its_ratings_and_no_others(any_engine: Engine) -> None:
@@ -670,17 +659,9 @@ def test_ratings_of_unknown_movies_are_named_by_position_and_none_is_stored(
         repository.add_ratings(
             [NewRating(1, 1, 7), NewRating(99, 5), NewRating(1, 5), NewRating(2**31 - 1, 5, 7)]
         )
-
-    assert error.value.positions == [1, 3]
-    assert everything(engine) == before
-
-
-def test_no_ratings_change_nothing(repository: MovieRepository, engine: Engine) -> None:
-    store(engine, HEAT)
-    before = everything(engine)
-
     repository.add_ratings([])
 
+    assert error.value.positions == [1, 3]
     assert everything(engine) == before
 
 
@@ -751,29 +732,21 @@ def test_threads_that_rate_a_movie_while_it_is_deleted_leave_no_orphans(engine: 
 def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> None:
     movies = [NewMovie(title=title, year=2000) for title in ("One", "Two", "Three")]
     created: list[int] = []
-
-    def create(session: Session, _: int) -> None:
-        created.append(MovieRepository(session).create_missing(movies))
-
-    in_threads(engine, create)
-
-    assert sorted(created) == [0] * (THREADS - 1) + [len(movies)]
-    assert [row["title"] for row in movie_rows(engine)] == ["One", "Two", "Three"]
-
-
-def test_one_of_several_threads_that_create_a_title_succeeds(engine: Engine) -> None:
     refused: list[int] = []
 
     def create(session: Session, number: int) -> None:
+        repository = MovieRepository(session)
+        created.append(repository.create_missing(movies))
         try:
-            MovieRepository(session).create(title="Heat", year=1995)
+            repository.create(title="Heat", year=1995)
         except DuplicateTitle:
             refused.append(number)
 
     in_threads(engine, create)
 
+    assert sorted(created) == [0] * (THREADS - 1) + [len(movies)]
     assert len(refused) == THREADS - 1
-    assert [row["title"] for row in movie_rows(engine)] == ["Heat"]
+    assert [row["title"] for row in movie_rows(engine)] == ["One", "Two", "Three", "Heat"]
 
 
 # Problems

@@ -160,27 +160,18 @@ def test_unexpected_errors_leak_no_internals(sqlite_url: str) -> None:
     assert response.json() == {"detail": "Internal server error"}
 
 
-def test_a_valid_trace_id_is_kept(serve: Serve) -> None:
+def test_valid_trace_id_is_kept_and_an_invalid_one_replaced(serve: Serve) -> None:
     with serve() as service:
-        kept = [
-            service.client.get("/movies", headers={"X-Trace-Id": trace_id}).headers["X-Trace-Id"]
-            for trace_id in VALID_TRACE_IDS
-        ]
+        for sent in (*(text.encode() for text in VALID_TRACE_IDS), *INVALID_TRACE_IDS):
+            response = service.client.get("/movies", headers={b"X-Trace-Id": sent})
 
-        assert kept == VALID_TRACE_IDS
-        assert [event["trace_id"] for event in service.events()] == VALID_TRACE_IDS
-
-
-def test_an_invalid_trace_id_is_replaced(serve: Serve) -> None:
-    with serve() as service:
-        for trace_id in INVALID_TRACE_IDS:
-            response = service.client.get("/movies", headers={b"X-Trace-Id": trace_id})
-
-            assert NEW_TRACE_ID.fullmatch(response.headers["X-Trace-Id"]), trace_id
+            trace_id = response.headers["X-Trace-Id"]
+            is_new = NEW_TRACE_ID.fullmatch(trace_id) is not None
+            assert (sent, is_new) == (sent, sent in INVALID_TRACE_IDS)
+            assert is_new or trace_id.encode() == sent
             assert "X-Forged" not in response.headers
             (event,) = service.events()
-            assert event["event"] == "http.request"
-            assert event["trace_id"] == response.headers["X-Trace-Id"]
+            assert (event["event"], event["trace_id"]) == ("http.request", trace_id)
 
 
 # Requests in their order, and the event that each logs.
@@ -354,7 +345,7 @@ def test_a_path_and_a_query_cannot_forge_a_line_or_a_field(serve: Serve) -> None
             assert logged[-2]["fields"] == f"query.{hostile}"
 
 
-def test_no_value_of_a_field_can_forge_another(serve: Serve) -> None:
+def test_fields_and_titles_cannot_forge_a_line_or_a_field(serve: Serve) -> None:
     with serve() as service:
         for hostile in HOSTILE_TEXTS:
             log_event("movie.created", movie_id=hostile, count=1)
@@ -362,20 +353,13 @@ def test_no_value_of_a_field_can_forge_another(serve: Serve) -> None:
             (event,) = service.events()
             assert strip(event) == {"event": "movie.created", "movie_id": hostile, "count": "1"}
 
-
-def test_a_title_cannot_forge_a_line(serve: Serve) -> None:
-    with serve() as service:
-        for hostile in HOSTILE_TEXTS:
             title = f"x {hostile}"
             service.client.post("/movies", json={"title": title, "year": 2000, "genre": title})
 
-        logged = service.events()
-    assert {event["event"] for event in logged} == {
-        "movie.created",
-        "request.rejected",
-        "http.request",
-    }
-    assert sum(event["event"] == "http.request" for event in logged) == len(HOSTILE_TEXTS)
+            names = [event["event"] for event in service.events()]
+            assert names[-1] == "http.request"
+            # Some of the titles are the same once they are normalized.
+            assert names[:-1] in (["movie.created"], ["request.rejected"], [])
 
 
 def test_line_of_text_has_the_documented_form(
@@ -395,28 +379,19 @@ def test_line_of_text_has_the_documented_form(
     )
 
 
-def test_a_line_of_json_has_its_numbers_as_numbers(
-    sqlite_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_line_of_json_has_numbers(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(sqlite_url, log_format="json") as client:
         capsys.readouterr()
-        client.post("/ratings", json={"movie_id": 1, "user_id": 42, "score": 5})
+        client.post("/ratings", json=RATING)
         added, access = map(parse_json, capsys.readouterr().err.splitlines())
 
-    assert {name: added[name] for name in ("level", "logger", "event", "movie_id", "score")} == {
-        "level": "INFO",
-        "logger": "app",
-        "event": "rating.added",
-        "movie_id": 1,
-        "score": 5,
-    }
+    expected = {"level": "INFO", "logger": "app", "event": "rating.added", **RATING}
+    assert {name: added[name] for name in expected} == expected
     assert access["status"] == 204
     assert isinstance(access["duration_ms"], float)
 
 
-def test_a_traceback_is_one_line_of_json(
-    sqlite_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_traceback_is_one_line_of_json(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(sqlite_url, log_format="json"):
         capsys.readouterr()
         error = RuntimeError("two\nlines")
@@ -424,8 +399,7 @@ def test_a_traceback_is_one_line_of_json(
     (line,) = capsys.readouterr().err.splitlines()
 
     entry = parse_json(line)
-    assert entry["level"] == "ERROR"
-    assert entry["exception"] == "RuntimeError: two\nlines"
+    assert (entry["level"], entry["exception"]) == ("ERROR", "RuntimeError: two\nlines")
 
 
 def test_higher_log_level_drops_events_and_access_lines(
