@@ -113,7 +113,7 @@ OPERATIONS = list(_operations())
 WRITING = [operation for operation in OPERATIONS if operation.writes]
 READING = [operation for operation in OPERATIONS if not operation.writes]
 # Operations that can share a database: all reads, and each write.
-SHARING_A_DATABASE = [READING, *([operation] for operation in WRITING)]
+SHARING_A_DATABASE = {"reads": READING} | {str(operation): [operation] for operation in WRITING}
 STREAMS = [operation for operation in READING if operation.path.endswith(".csv")]
 HAVING_ETAG = [
     operation

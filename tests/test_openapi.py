@@ -374,7 +374,7 @@ def test_every_parameter_and_body_has_an_example() -> None:
         assert ("requestBody" in operation.description) == bool(operation.bodies)
 
 
-@pytest.mark.parametrize("operations", SHARING_A_DATABASE, ids=lambda each: str(each[0]))
+@pytest.mark.parametrize("operations", SHARING_A_DATABASE.values(), ids=SHARING_A_DATABASE)
 def test_examples_work_and_their_responses_are_as_documented(
     client: TestClient, engine: Engine, operations: list[Operation]
 ) -> None:

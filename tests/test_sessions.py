@@ -34,7 +34,7 @@ def holds_a_transaction(app: FastAPI) -> bool:
         return bool(connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0])
 
 
-@pytest.mark.parametrize("operations", SHARING_A_DATABASE, ids=lambda each: str(each[0]))
+@pytest.mark.parametrize("operations", SHARING_A_DATABASE.values(), ids=SHARING_A_DATABASE)
 def test_request_that_succeeds_leaves_no_transaction_open(
     app: FastAPI, sessions: list[Session], client: TestClient, operations: list[Operation]
 ) -> None:
