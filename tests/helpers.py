@@ -1,4 +1,4 @@
-"""What the tests of the repository and of the API share: movies to look at, and the rows stored."""
+"""Sample movies, and functions that store and read them."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,8 @@ THREADS = 4
 with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error of the code under test
-    """Stands for whatever can end a write half-way."""
+class Interrupted(Exception):  # noqa: N818 - not an error of the code under test
+    """Stands for any error in the middle of a write."""
 
 
 class Sample(NamedTuple):
@@ -56,12 +56,12 @@ SAMPLES = (
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Return the words of a text, so that a table of short values takes few lines."""
+    """Return the words of a text: a table of short values takes few lines."""
     return tuple(text.split())
 
 
 def listed(failures: Iterable[object]) -> str:
-    """Return the failed rows of a table, a line each: pytest would show the first alone."""
+    """Return the failed rows of a table, one per line: pytest would show only the first."""
     return "\n".join(map(str, failures))
 
 
@@ -89,8 +89,8 @@ def store(engine: Engine, *samples: Sample) -> list[int]:
     return ids
 
 
-# The three functions below are where tests write down whole movies. Tests do not name new nullable
-# columns and fields: these are expected to be NULL and null.
+# The three functions below describe whole movies for all tests. They expect NULL or null in
+# nullable columns and fields that no test names.
 
 
 def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
@@ -118,28 +118,28 @@ def movie_read(movie_id: int, sample: Sample) -> MovieRead:
 
 
 def movie_json(movie_id: int, sample: Sample) -> dict[str, Any]:
-    """Return a movie as the API answers it."""
+    """Return a movie as in the API's JSON."""
     return asdict(movie_read(movie_id, sample))
 
 
 def movie_rows(engine: Engine) -> list[dict[str, Any]]:
-    """Return the stored movies by id, seen from a session of their own."""
+    """Return the stored movies by id, read in a new session."""
     return _rows(engine, select(MOVIE).order_by(MOVIE.c.id))
 
 
 def rating_rows(engine: Engine) -> list[dict[str, Any]]:
-    """Return the stored ratings by id, without their time, seen from a session of their own."""
+    """Return the stored ratings by id, without their time, read in a new session."""
     columns = RATING.c["id", "movie_id", "user_id", "score"]
     return _rows(engine, select(*columns).order_by(RATING.c.id))
 
 
 def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return all that is stored."""
+    """Return all stored movies and ratings."""
     return movie_rows(engine), _rows(engine, select(RATING).order_by(RATING.c.id))
 
 
 def problems_of(engine: Engine) -> list[str]:
-    """Return what the service and SQLite itself find wrong with a database."""
+    """Return the problems that the service and SQLite find in a database."""
     with Session(engine) as session:
         problems = list(MovieRepository(session).problems())
     if engine.dialect.name == "sqlite":
@@ -155,7 +155,7 @@ def _rows(engine: Engine, statement: Select[Any]) -> list[dict[str, Any]]:
 
 
 def in_threads(engine: Engine, work: Callable[[Session, int], None]) -> None:
-    """Do the work in several threads at once, each with a session of its own and a number."""
+    """Do the work in several threads at once, each with its own session and a number."""
     together = Barrier(THREADS)
 
     def run(number: int) -> None:

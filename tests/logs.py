@@ -1,4 +1,4 @@
-"""Reads the service's log lines back, as strictly as a program that collects them would."""
+"""Parses the service's log lines as strictly as a log collector does."""
 
 import json
 import re
@@ -48,7 +48,7 @@ def events(written: str, log_format: str) -> list[Event]:
     if log_format == "json":
         parsed = [parse_json(line) for line in written.splitlines()]
         return [event for event in parsed if event["logger"] == "app"]
-    # As str.splitlines() would, a reader may also end a line at any other line separator.
+    # A reader may end lines at any line separator, as str.splitlines() does.
     return [
         parse_text(line)
         for line in written.splitlines()

@@ -29,12 +29,12 @@ class Operation:
     description: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return what names it in a test report."""
+        """Return the name in a test report."""
         return f"{self.method} {self.path}"
 
     @property
     def writes(self) -> bool:
-        """Whether it changes what is stored."""
+        """Whether it changes stored rows."""
         return self.method != "GET"
 
     @property
@@ -47,7 +47,7 @@ class Operation:
 
     @property
     def body(self) -> object:
-        """The first documented example of a body, None where it has no body."""
+        """The first documented example of a body, None without a body."""
         examples = self.bodies
         return examples[0] if examples else None
 
@@ -60,7 +60,7 @@ class Operation:
         return examples_of(content)
 
     def parameters(self, place: str) -> list[dict[str, Any]]:
-        """Return what is documented of its parameters in a place, ``path`` or ``query``."""
+        """Return the documented parameters in a place, ``path`` or ``query``."""
         return [
             parameter
             for parameter in self.description.get("parameters", [])
@@ -78,7 +78,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def examples_of(described: dict[str, Any]) -> list[Any]:
-    """Return the examples of a parameter or of a kind of content, wherever they are documented."""
+    """Return the documented examples of a parameter or a kind of content."""
     examples = [example["value"] for example in described.get("examples", {}).values()]
     if "example" in described:
         examples.append(described["example"])
@@ -86,7 +86,7 @@ def examples_of(described: dict[str, Any]) -> list[Any]:
 
 
 def schemas_sent(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the schemas of what a client can send, each named like ``query.limit``."""
+    """Yield the schemas of all parameters and bodies, each named like ``query.limit``."""
     for parameter in operation.description.get("parameters", []):
         yield from _schemas_within(parameter["schema"], f"{parameter['in']}.{parameter['name']}")
     if "requestBody" in operation.description:
@@ -124,7 +124,7 @@ LISTS = [operation for operation in READING if operation.path in {"/movies", "/r
 
 
 def store_what_examples_name(engine: Engine) -> None:
-    """Store the starter movies and the rating that the documented examples speak of."""
+    """Store the starter movies and the rating of the documented examples."""
     with Session(engine) as session:
         repository = MovieRepository(session)
         repository.create_missing(STARTER_MOVIES)

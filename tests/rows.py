@@ -1,4 +1,4 @@
-"""Whole databases: filled, and read in a form that two can be compared by."""
+"""Functions that fill and compare whole databases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 @contextmanager
 def opened(url: str) -> Iterator[Connection]:
-    """Yield a connection that leaves nothing open."""
+    """Yield a connection and dispose of its engine."""
     engine = create_engine(url)
     with engine.connect() as connection:
         yield connection
@@ -25,7 +25,7 @@ def opened(url: str) -> Iterator[Connection]:
 
 
 def contents(url: str) -> tuple[Schema, Rows]:
-    """Return all that a database holds."""
+    """Return the schema and all rows of a database."""
     with opened(url) as connection:
         return describe(connection), all_rows(connection)
 
@@ -74,7 +74,7 @@ def fill(url: str) -> None:
         for user_id in range(1, 8):
             repository.add_rating(ids[0], user_id % 5 + 1, user_id)
         repository.add_rating(ids[1], 5, 2**31 - 1)
-        # 14 stars in 8 ratings: the weighted rating is another in decimal than in binary.
+        # 14 stars in 8 ratings: the weighted rating differs between decimal and binary.
         for score in (1, 1, 2, 2, 2, 2, 2, 2):
             repository.add_rating(ids[2], score)
         repository.remove_rating(ids[0], 3)

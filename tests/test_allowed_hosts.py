@@ -17,7 +17,7 @@ REFUSED = {"detail": "The service does not answer to this host name"}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """The engine makes no difference here, and SQLite's has the read cache."""
+    """SQLite, which has the read cache; PostgreSQL makes no difference."""
     return sqlite_url
 
 
@@ -33,7 +33,7 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 def server(app: FastAPI) -> Iterator[Server]:
-    """The application on a socket, for what no client would send."""
+    """The application on a socket, for requests that no client library sends."""
     with serving(app) as server:
         yield server
 
@@ -79,9 +79,7 @@ def test_any_other_host_is_400_and_logged_with_the_setting(
             assert (request["event"], request["status"]) == ("http.request", "400")
 
 
-def test_a_page_under_another_name_reads_and_writes_nothing(
-    client: TestClient, app: FastAPI
-) -> None:
+def test_page_under_another_host_reads_and_writes_nothing(client: TestClient, app: FastAPI) -> None:
     store(app.state.engine, HEAT)
     as_others = client.get("/movies/1").json()  # from memory from now on
     calls = [
@@ -176,7 +174,7 @@ def test_a_write_is_redirected_with_its_method_and_body(client: TestClient) -> N
     assert response.status_code == 201
 
 
-def test_without_the_setting_names_of_the_public_dns_are_refused(sqlite_url: str) -> None:
+def test_public_host_names_are_refused_by_default(sqlite_url: str) -> None:
     with TestClient(create_app(Settings(database_url=sqlite_url))) as client:
         statuses = [
             client.get("/health", headers={"Host": host}).status_code

@@ -38,7 +38,7 @@ def send(client: TestClient, operation: Operation, key: bytes | None = None) -> 
     return response.status_code, response.json() if is_json else None
 
 
-def test_the_document_lists_what_writes() -> None:
+def test_document_lists_every_write() -> None:
     assert [str(operation) for operation in WRITING] == [
         "POST /movies",
         "PUT /movies/{movie_id}",
@@ -157,7 +157,7 @@ def test_the_settings_show_no_key(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "two words", "Schlüssel", "line\nbreak"])
-def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+def test_key_that_no_header_can_hold_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
     monkeypatch.setenv("MOVIE_API_KEY", key)

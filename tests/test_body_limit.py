@@ -31,13 +31,13 @@ WITH_BODY = [operation for operation in WRITING if operation.body is not None]
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings with a small bound."""
+    """Settings with a small limit."""
     return Settings(database_url=database_url, auto_setup=False, max_body_bytes=LIMIT)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Server]:
-    """A real server with a small bound, for all tests here: none leaves anything in it."""
+    """A real server with a small limit, shared by tests that store nothing."""
     path = shutil.copy(sqlite_template, tmp_path_factory.mktemp("server"))
     settings = Settings(database_url=f"sqlite:///{path}", auto_setup=False, max_body_bytes=LIMIT)
     with serving(create_app(settings)) as server:
@@ -45,12 +45,12 @@ def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> I
 
 
 def padded(body: object, size: int) -> bytes:
-    """Return a body as JSON of so many bytes, with spaces at its end."""
+    """Return a body as JSON, padded with spaces to a number of bytes."""
     return json.dumps(body).encode().ljust(size)
 
 
 def in_chunks(body: bytes) -> Iterator[bytes]:
-    """Yield a body in parts, which httpx sends without announcing their sum."""
+    """Yield a body in parts, which httpx sends without a Content-Length."""
     for start in range(0, len(body), 500):
         yield body[start : start + 500]
 
@@ -98,7 +98,7 @@ def test_default_limit_is_64_kib(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize("size", [LIMIT + 1, 50 * LIMIT])
-def test_chunks_over_the_bound_are_413_on_a_real_server(server: Server, size: int) -> None:
+def test_chunks_over_the_limit_are_413_on_a_real_server(server: Server, size: int) -> None:
     movie = {"title": "Arrival", "year": 2016}
     headers = {"Content-Type": "application/json", "X-Trace-Id": "mine"}
 
@@ -137,7 +137,7 @@ def exchange(server: Server, *parts: bytes) -> tuple[int, dict[str, str], bytes]
 
 
 def request_head(method: str, path: str, *headers: str) -> bytes:
-    """Return a request up to its body."""
+    """Return the head of a request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: test", "X-Trace-Id: raw-1", *headers, "", ""]
     return "\r\n".join(lines).encode()
 

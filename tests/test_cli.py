@@ -26,13 +26,13 @@ STARTER_TITLES = {movie.title for movie in STARTER_MOVIES}
 
 @pytest.fixture
 def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command within this process, which takes a tenth of the time of a process's start.
+    """Run a command within this process: starting one takes ten times as long.
 
     ``run(url, "alembic", "check")`` enters where the installed command does, ``run(url, "db.py",
     "check")`` where Python does.
     """
     monkeypatch.chdir(elsewhere)
-    # An application of an earlier test logs to that test's standard error, which is closed.
+    # An earlier test's application logs to that test's standard error, which is closed.
     monkeypatch.setattr(logging.getLogger("app"), "handlers", [])
 
     def run(url: str, program: str, *arguments: str) -> Finished:
@@ -58,7 +58,7 @@ def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 def execute(url: str, statement: str) -> None:
-    """Change a database past the service, with foreign keys off as SQLite has them."""
+    """Change a database outside the service, with SQLite's foreign keys off."""
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text(statement))
@@ -84,7 +84,7 @@ def rate(url: str) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes | None]:
-    """Return what lies in a folder, with the content of each file."""
+    """Return the paths in a folder and the content of each file."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -127,7 +127,7 @@ def test_processes_from_another_folder_find_the_database_in_the_projects_folder(
 
     assert checked == Finished(0, "No new upgrade operations detected.\n", "")
     assert seeded == Finished(0, "Added 5 of 5 starter movies\n", "")
-    # The files that SQLite keeps beside a database in use are gone when it is not.
+    # SQLite deletes its -wal and -shm when the last connection closes.
     assert sorted(path.name for path in project.glob("*.db*")) == ["from_env_file.db", "movies.db"]
     assert files(elsewhere) == {}
 
@@ -188,7 +188,7 @@ def test_check_names_wrong_aggregates_and_rows_without_their_movie(
         assert run(sqlite_url, "db.py", "check") == Finished(1, "", reason)
 
 
-def test_check_names_what_differs_between_the_schema_and_the_models(new_url: str, run: Run) -> None:
+def test_check_names_differences_between_the_schema_and_the_models(new_url: str, run: Run) -> None:
     migrate_to_head(new_url)
     execute(new_url, "DROP INDEX ix_movie_year_id")
     execute(new_url, "ALTER TABLE rating RENAME COLUMN created_at TO made_at")
@@ -215,7 +215,7 @@ COMMANDS = [
 
 
 def assert_plain(finished: Finished, *parts: str) -> None:
-    """Expect an exit code that is not 0, and a line or two on one of the streams that say why."""
+    """Expect a failure that is explained in one or two lines."""
     assert finished.exit_code != 0
     # Alembic writes its errors to standard output.
     written = finished.output + finished.errors
@@ -291,7 +291,7 @@ def test_alembic_refuses_to_write_sql_for_a_database_it_cannot_see(
     assert not (tmp_path / "none.db").exists()
 
 
-def test_without_a_command_the_commands_are_listed(tmp_path: Path, run: Run) -> None:
+def test_script_without_a_command_lists_its_commands(tmp_path: Path, run: Run) -> None:
     finished = run(f"sqlite:///{tmp_path / 'none.db'}", "db.py")
 
     for command in ("migrate", "seed", "check"):

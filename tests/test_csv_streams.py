@@ -24,9 +24,9 @@ from app.repository import MovieRepository
 from tests.helpers import HEAT, RONIN, SAMPLES, Sample, store, words
 from tests.server import DEADLINE_SECONDS, serving
 
-# The last id is the largest that there can be.
+# The last id is the largest one.
 USERS = (7, 8, 2**53 - 1)
-# Rows of a page and of a piece, so that small files have several.
+# Rows per page and per piece, so small files have several.
 FEW = 3
 FILES = ["movies.csv", "ratings.csv"]
 MOVIE_QUERIES = (
@@ -65,7 +65,7 @@ def nobody_holds_a_snapshot(engine: Engine) -> bool:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.rollback()
-            # The transaction that SQLAlchemy has begun would be in its own way.
+            # End the transaction that SQLAlchemy has begun: it would block the checkpoint.
             driver: Any = connection.connection.driver_connection
             driver.rollback()
             is_busy, *_ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -275,7 +275,7 @@ def test_file_holds_every_rating_that_stays_during_writes(
 
 @pytest.fixture
 def _broken_after_a_page(app: FastAPI) -> Iterator[None]:
-    """Let the database fail at the second page of the ratings."""
+    """Make the database fail at the second page of ratings."""
     pages = 0
 
     def fail(_connection: Connection, _cursor: DBAPICursor, statement: str, *_: object) -> None:

@@ -22,7 +22,7 @@ CACHEABLE = [
     if "health" not in operation.description["tags"]
     and "application/json" in operation.description["responses"]["200"]["content"]
 ]
-# Its average has more digits than JSON libraries agree on.
+# JSON libraries write its average with different numbers of digits.
 A_THIRD = Sample("Amélie (Le fabuleux destin) 🎬", 2001, "Comedy", (4, 3, 3))
 CHANGES: list[tuple[str, dict[str, object] | None]] = [
     ("PUT", {"title": "Ronin", "year": 1998}),
@@ -30,9 +30,7 @@ CHANGES: list[tuple[str, dict[str, object] | None]] = [
     ("PATCH", {}),
     ("DELETE", None),
 ]
-# What becomes of a validator on its way through proxies that compress, and in a client's list or
-# lists, a line each.
-# A validator after proxies that compress, and in lists on a line or several.
+# ETags after proxies that compress, and in lists on one line or several.
 MATCHING = (
     *words("""
     "{}" W/"{}" "{}-gzip" W/"{}-gzip" "{}--gzip" "{};gzip" "{};;;" "{}:br" *
@@ -47,7 +45,7 @@ OTHER = (
 
 
 def statuses(client: TestClient, template: str, etag: str) -> tuple[int, int]:
-    """Return how a read and a write of movie 1 are answered on a condition made of an ETag."""
+    """Return the statuses of a read and a write of movie 1 with this ETag as the condition."""
     values = template.format(etag.strip('"')).split("\n")
     read = client.get("/movies/1", headers=[("If-None-Match", value) for value in values])
     write = client.patch("/movies/1", json={}, headers=[("If-Match", value) for value in values])
@@ -129,7 +127,7 @@ def test_error_has_no_etag_and_no_condition_matches_it(client: TestClient) -> No
         assert "Cache-Control" not in response.headers
 
 
-def test_connection_goes_on_after_a_304(app: FastAPI) -> None:
+def test_connection_stays_usable_after_a_304(app: FastAPI) -> None:
     with serving(app) as server, server.client() as client:
         full = client.get("/movies")
         unchanged = client.get("/movies", headers={"If-None-Match": full.headers["ETag"]})
@@ -144,9 +142,7 @@ def test_connection_goes_on_after_a_304(app: FastAPI) -> None:
 # Writes
 
 
-def test_etag_of_every_movie_is_the_one_that_writes_compare(
-    client: TestClient, engine: Engine
-) -> None:
+def test_writes_compare_the_etag_of_the_read(client: TestClient, engine: Engine) -> None:
     ids = store(engine, A_THIRD, *SAMPLES)
     etags = {movie_id: client.get(f"/movies/{movie_id}").headers["ETag"] for movie_id in ids}
 
@@ -195,7 +191,7 @@ def test_condition_on_an_unknown_movie_is_404(client: TestClient) -> None:
 
 @contextmanager
 def waiting_for_the_lock(engine: Engine) -> Iterator[threading.Event]:
-    """Yield an event that is set when a write is about to lock what it changes."""
+    """Yield an event that is set when a write is about to take its lock."""
     waits = threading.Event()
 
     def note(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:

@@ -21,7 +21,7 @@ def ids(engine: Engine) -> list[tuple[str | None, int | None]]:
     return [(row["imdb_id"], row["tmdb_id"]) for row in movie_rows(engine)]
 
 
-def test_imdb_id_is_stored_as_imdb_writes_it(client: TestClient, engine: Engine) -> None:
+def test_imdb_id_is_stored_in_its_canonical_form(client: TestClient, engine: Engine) -> None:
     client.post("/movies", json=TOY_STORY)
     expected = {
         "tt0114709": "tt0114709",
@@ -83,7 +83,7 @@ def test_movie_is_found_by_its_ids(repository: MovieRepository) -> None:
     assert found == [["Heat"], ["Toy Story"], [], []]
 
 
-def test_missing_movies_are_those_whose_title_and_ids_are_new(
+def test_create_missing_skips_known_titles_and_ids(
     repository: MovieRepository, engine: Engine
 ) -> None:
     repository.create(title="Matrix, The (1999)", year=1999, imdb_id="tt0133093", tmdb_id=603)

@@ -39,7 +39,7 @@ def primary() -> Iterator[Server]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a server that does not answer less time, which the tests would wait for."""
+    """Shorten the timeouts of a server that does not respond."""
     monkeypatch.setattr(db, "PING_TIMEOUT", 0.5)
     monkeypatch.setattr(db, "CONNECT_TIMEOUT", 2)  # the least that libpq takes
     monkeypatch.setattr(route_class, "THREAD_TIMEOUT", 3.0)
@@ -61,7 +61,7 @@ def ask(client: TestClient, number: int) -> tuple[int, str | None]:
 
 
 def ask_at_once(client: TestClient, count: int) -> set[tuple[int, str | None]]:
-    """Send reads and writes at once, more than there are threads, and return what came back."""
+    """Send more reads and writes at once than there are threads, and return the responses."""
     with ThreadPoolExecutor(count) as pool:
         answers = [pool.submit(ask, client, number) for number in range(1, count + 1)]
         return {answer.result(DEADLINE_SECONDS) for answer in answers}
@@ -89,7 +89,7 @@ class Relay:
             end.close()
 
     def drop(self) -> None:
-        """Answer nothing any more, not even a connection's first packet."""
+        """Stop responding, even to the first packet of a connection."""
         self._passing.clear()
 
     def pass_on(self) -> None:

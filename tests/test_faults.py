@@ -55,7 +55,7 @@ WRITES: tuple[tuple[str, str, dict[str, object] | None, int], ...] = (
     ("DELETE", "/movies/5/ratings/1", None, 204),
 )
 
-# Permissions bind root too once it has given up the right to pass them over.
+# Without these capabilities, permissions apply to root too.
 WITHOUT_PRIVILEGES = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
@@ -104,7 +104,7 @@ class RatingLoad:
                 self.answered[movie_id, user_id] = score
 
     def rate_until_killed(self, server: ServerProcess, kill: int) -> None:
-        """Rate with several clients, and kill the server in the midst of it."""
+        """Rate with several clients and kill the server meanwhile."""
         before = len(self.answered)
         # The kills come at different points of the load.
         enough = before + 10 + kill * 37 % 100
@@ -134,7 +134,7 @@ def test_every_rating_that_was_answered_survives_kills(engine_name: str, tmp_pat
         problems = problems_of(engine)
         engine.dispose()
 
-    # A rating whose answer the kill cut off may be there or not.
+    # A rating without a response may be stored or not.
     lost = {
         key: score
         for key, score in load.answered.items()
@@ -181,7 +181,7 @@ def test_a_database_locked_for_too_long_is_503_and_serves_again_afterwards(
 def test_writers_wait_for_a_lock_while_reads_are_answered(
     catalogue_url: str, tmp_path: Path
 ) -> None:
-    # More than there are threads for them.
+    # More writers than worker threads.
     writers = 24
     with (
         running_server(tmp_path, database_url=catalogue_url, busy_timeout="60") as server,
@@ -235,7 +235,7 @@ def test_a_request_in_flight_is_finished_before_the_server_ends(
     ratings = rating_rows(engine)
     engine.dispose()
     assert status_line == b"HTTP/1.1 204 No Content\r\n"
-    # A single uvicorn tidies up and then lets the signal end it, as supervisors expect.
+    # A single uvicorn process cleans up and then ends by the signal, as supervisors expect.
     assert exit_code == (-signal.SIGTERM if workers == 1 else 0)
     assert ratings[1:] == [{"id": 2, "movie_id": 1, "user_id": 7, "score": 5}]
 
@@ -248,14 +248,14 @@ class PageLimit:
         self._pages = 2**31
 
     def attach(self, engine: Engine) -> None:
-        """Hold the application to the limit."""
+        """Apply the limit to the application."""
 
         @event.listens_for(engine, "before_cursor_execute")
         def limit(_connection: Connection, cursor: DBAPICursor, *_: object) -> None:
             cursor.execute(f"PRAGMA max_page_count={self._pages}")
 
     def fill(self) -> None:
-        """Leave no room, whatever the size is now."""
+        """Leave no room."""
         self._pages = 1
 
     def make_room(self) -> None:
@@ -369,7 +369,7 @@ def test_a_restore_to_a_disk_that_fills_up_leaves_a_sound_database(
     database, older = small_file_system.folder / "movies.db", Path(sqlite_url[10:])
     shutil.copy(older, database)
     monkeypatch.setenv("MOVIE_DATABASE_URL", sqlite_url)
-    # Its migration makes the copy grow in the midst of the restore.
+    # The migration makes the copy grow during the restore.
     command.downgrade(alembic_config(PROJECT_ROOT), "a1f0c2d4e6b8")
     add_movies = """
         WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 300)

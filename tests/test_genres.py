@@ -1,4 +1,4 @@
-"""All genres of a movie: stored, answered, and found by any of them."""
+"""A movie has several genres, is returned with all and found by any of them."""
 
 from contextlib import suppress
 from functools import partial
@@ -71,7 +71,7 @@ def test_movie_is_stored_with_all_its_genres_in_order(client: TestClient, engine
 
 def test_filters_find_changed_genres(client: TestClient, engine: Engine) -> None:
     table: list[tuple[str, dict[str, Any], list[str]]] = [
-        # A client that only knows `genre` loses none of the others by a PATCH.
+        # A PATCH of `genre` keeps the other genres.
         ("PATCH", {"genre": "thriller"}, ["Thriller", "Drama", "War"]),
         ("PATCH", {"genre": "Crime"}, ["Crime", "Drama", "War"]),
         ("PATCH", {"genre": "War"}, ["War", "Drama"]),

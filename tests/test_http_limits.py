@@ -18,8 +18,7 @@ MEGABYTE = 2**20
 POST = b"POST /ratings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 SMUGGLED = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-# Requests whose end two programs could see in different places. A second one hides in the body.
-# Requests whose end two programs could see in different places. A second one hides in the body.
+# Requests whose end two programs may see in different places; the body hides a second request.
 AMBIGUOUS = {
     "a length and chunks": POST
     + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -31,14 +30,14 @@ AMBIGUOUS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for the tests that leave nothing in it."""
+    """A server, shared by tests that store nothing."""
     path = tmp_path_factory.mktemp("server") / "movies.db"
     with serving(create_app(Settings(database_url=f"sqlite:///{path}"))) as server:
         yield server
 
 
 def answer_to(server: Server, request: bytes) -> bytes:
-    """Return all that is answered before the server closes the connection."""
+    """Return all bytes that the server sends before it closes the connection."""
     with server.connect() as connection, connection.makefile("rb") as answer:
         connection.sendall(request)
         return answer.read()
@@ -63,7 +62,7 @@ def resident_bytes(server: ServerProcess) -> int:
 
 
 def test_each_pipelined_request_is_answered_in_its_turn(server: Server) -> None:
-    # More than are parsed at a time, and more than the server reads at a time.
+    # More requests than the server parses at once, and more bytes than it reads at once.
     padding = b"X-Padding: " + b"x" * 1000 + b"\r\n"
     requests = [
         b"GET /movies/%d HTTP/1.1\r\nHost: x\r\nX-Trace-Id: n-%d\r\n%s\r\n"
@@ -169,7 +168,7 @@ def test_a_connection_whose_requests_come_whole_stays_open(
     head = POST + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
     with server.connect() as connection:
         answers = []
-        # Idle after a request, and in the midst of a body.
+        # Idle after a request, and within a body.
         for part in (SMUGGLED, head):
             connection.sendall(part)
             answers.append(connection.recv(65536))
@@ -181,7 +180,7 @@ def test_a_connection_whose_requests_come_whole_stays_open(
     assert [answer[9:12] for answer in answers] == [b"200", b"100", b"422"]
 
 
-def test_a_body_in_the_smallest_of_chunks_is_no_head(server: Server) -> None:
+def test_body_in_tiny_chunks_does_not_count_as_a_head(server: Server) -> None:
     body = b'{"movie_id": 99, "score": 5}'.ljust(30_000)
     request = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)

@@ -33,7 +33,7 @@ READS = [
     "/movies/",
     "/ratings/batch",
 ]
-# A 422 says that "top" is no id.
+# A 422: "top" is not an id.
 TAKEN_FOR_AN_ID = {(method, "/movies/top") for method in ("PUT", "PATCH", "DELETE")}
 METHOD_NOT_ALLOWED = '{"detail":"Method Not Allowed"}'
 ORDER = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -41,12 +41,12 @@ ORDER = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """The engine makes no difference here, and SQLite's has the read cache."""
+    """SQLite, which has the read cache; PostgreSQL makes no difference."""
     return sqlite_url
 
 
 def methods_of_paths() -> dict[str, list[str]]:
-    """Return the methods that the OpenAPI document gives each path, with an example of it."""
+    """Return the methods of each path in the OpenAPI document, by an example of the path."""
     methods: dict[str, set[str]] = {}
     for operation in OPERATIONS:
         methods.setdefault(operation.url, {"OPTIONS"}).add(operation.method)
@@ -58,7 +58,7 @@ def methods_of_paths() -> dict[str, list[str]]:
 
 
 def own(headers: Headers) -> list[tuple[str, str]]:
-    """Return a response's headers without what is new in each."""
+    """Return a response's headers without those that always differ."""
     return [header for header in headers.multi_items() if header[0] not in {"x-trace-id", "date"}]
 
 

@@ -24,7 +24,7 @@ from tests.rows import Rows, contents, fill, opened, shared
 from tests.server import Commands, alembic_config, copy_of_project
 
 INI = PROJECT_ROOT / "alembic.ini"
-# Every revision from the first to the newest, those to come included.
+# Every revision, oldest first.
 REVISIONS = [
     script.revision
     for script in reversed(list(ScriptDirectory.from_config(Config(INI)).walk_revisions()))
@@ -369,7 +369,7 @@ def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
         ("  The\u3000Thing ", "science  fiction/horror"),
         ("Ame\u0301lie", "Come\u0301die"),
         ("Sola\u00adris\u200b", "\ufeffsci-fi"),
-        # Titles that are taken, by a movie that has it and by one that gets it.
+        # Their normal forms are in use: one before the migration, one after it.
         ("He\u200bat", "drama"),
         ("Am\u200be\u0301lie", "Drama"),
         # These have no normal form that can be stored.
@@ -409,7 +409,7 @@ def test_stored_text_is_brought_to_its_normal_form(alembic_url: str) -> None:
     assert comparable(shared(after, older))["movie"] == comparable(older)["movie"]
 
 
-def test_stored_movies_get_the_rows_of_their_genre_and_the_keys_of_searches(
+def test_stored_movies_get_their_genre_rows_and_search_keys(
     alembic_url: str,
 ) -> None:
     command.upgrade(Config(INI), "d2b7e4c91f06")

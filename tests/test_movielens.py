@@ -40,17 +40,17 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 OWN_FILES = ("movies.csv", "links.csv", "ratings.csv", "anonymous_ratings.csv")
-# How many ratings a statement takes in tests of what lies between two of them.
+# Ratings per statement in tests that need several statements.
 FEW = 10
 
 
 class Moment(datetime):
-    """A datetime that can be watched: it has room for weak references."""
+    """A datetime that supports weak references."""
 
 
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a statement take few ratings."""
+    """Make a statement store few ratings."""
     monkeypatch.setattr("app.movielens.repository.RATINGS_A_STATEMENT", FEW)
 
 
@@ -95,7 +95,7 @@ def rating_rows(engine: Engine) -> list[dict[str, Any]]:
 
 
 def catalogue(engine: Engine) -> tuple[list[Any], list[Any]]:
-    """Return all that an export holds: no ids, with titles in place of them, and whole seconds."""
+    """Return the content of an export: titles instead of ids, and times in whole seconds."""
     movies, ratings = everything(engine)
     titles = {movie["id"]: movie["title"] for movie in movies}
     for movie in movies:
@@ -243,7 +243,7 @@ ALIKE = {
 }
 
 
-def test_files_of_every_tool_read_alike(tmp_path: Path) -> None:
+def test_files_of_all_tools_are_read_alike(tmp_path: Path) -> None:
     expected = read(write(tmp_path))
     # Other files of a data set are ignored.
     for name in ("tags.csv", "genome-scores.csv", "genome-tags.csv", "README.txt"):
@@ -287,7 +287,7 @@ L = "movieId,imdbId,tmdbId\n"
 LONG = "x" * 294
 NOT_A_NUMBER = "must be a whole number, written in digits"
 TOO_SMALL = "Input should be greater than or equal to 1"
-# The content of a file, and how the error begins that names it.
+# The content of a file, and its error.
 BROKEN: list[tuple[str, str | bytes, str]] = [
     *(
         (
@@ -440,7 +440,7 @@ def test_an_import_fills_a_new_database(
 
 
 class Import(NamedTuple):
-    """Files, and what their import into an empty database stores and prints.
+    """Files, and the result of their import into an empty database.
 
     Attributes:
         files: the content of files by name, beside ``movies.csv`` and ``ratings.csv``.
@@ -610,7 +610,7 @@ def test_given_external_ids_replace_the_stored_ones_and_others_stay(engine: Engi
     merge(engine, [linked(1, 1, 10), linked(2, 2, 20), linked(3, 3, 30), linked(4, None)], [])
 
     counts = merge(
-        # The first two swap theirs.
+        # The first two swap their ids.
         engine,
         [linked(1, 2, 20), linked(2, 1, 10), linked(3, None), linked(4, 4, 40)],
         [],
@@ -628,11 +628,11 @@ def test_given_external_ids_replace_the_stored_ones_and_others_stay(engine: Engi
 def test_external_id_of_another_movie_is_left_out(engine: Engine) -> None:
     merge(engine, [linked(1, 1, 10), linked(2, 2)], [])
     given = [
-        # The first of them is not in the file, and keeps its ids.
+        # Movie 1 is not in the file and keeps its ids.
         linked(2, 1, 20),
         linked(3, 3, 10),
         linked(4, 3, 40),
-        # The second has lost no id to others.
+        # Movie 2 keeps its IMDb id.
         linked(5, 2),
     ]
 
@@ -743,7 +743,7 @@ def test_imported_time_has_the_same_form_as_others(sqlite_url: str) -> None:
     engine.dispose()
 
 
-def test_a_rating_given_to_the_service_outlives_an_import(engine: Engine) -> None:
+def test_later_rating_of_the_service_outlives_an_import(engine: Engine) -> None:
     with Session(engine) as session:
         repository = MovieRepository(session)
         movie = repository.create(title=HEAT.title, year=1995, genre="Action")
@@ -883,7 +883,7 @@ def test_an_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
         counts = CatalogueRepository(session).merge([HEAT], ratings())
 
     assert counts.ratings_new == 5 * FEW
-    # The batch that is stored, until the next one is complete.
+    # One batch is stored while the next one fills.
     assert most <= 2 * FEW + 1
 
 
@@ -996,7 +996,7 @@ def test_export_and_import_give_the_same_catalogue_in_a_new_database(
         command(url, "export", tmp_path / "again")
         other.dispose()
         assert command(url, "check").exit_code == 0
-    # The movies' ids close the gap; all else is the same to the byte.
+    # Movie ids differ, because the import leaves no gap; the rest is equal byte for byte.
     sizes = [
         [path.stat().st_size for path in sorted((tmp_path / name).iterdir())]
         for name in ("files", "again")
@@ -1011,7 +1011,7 @@ def test_export_imported_into_its_own_database_changes_nothing(
     command(database_url, "seed")
     merge(engine, [HEAT], [rated(5, None), rated(5, None), rated(3, 1)])
     with Session(engine) as session:
-        # They come at a fraction of a second, which an export does not have.
+        # Their times have a fraction of a second, which an export drops.
         for user_id in (None, None, 2):
             MovieRepository(session).add_rating(1, 5, user_id)
     before = everything(engine)

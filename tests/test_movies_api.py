@@ -1,6 +1,6 @@
-"""What HTTP adds to the catalogue: parameters, status codes, headers and JSON.
+"""Movies over HTTP: parameters, status codes, headers and JSON.
 
-What queries and writes do with the stored movies is tested in test_repository.py.
+test_repository.py tests the queries and writes.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from tests.helpers import (
     store,
 )
 
-# The contract, in the order of the JSON.
+# The fields of the contract, in the order of the JSON.
 MOVIE_FIELDS = [
     "id",
     "title",
@@ -106,9 +106,7 @@ def test_each_parameter_shapes_the_list(client: TestClient, engine: Engine) -> N
     assert {query: titles(client.get(f"/movies?{query}")) for query in expected} == expected
 
 
-def test_total_and_links_cover_the_movies_that_pass_the_filters(
-    client: TestClient, engine: Engine
-) -> None:
+def test_total_and_links_cover_the_filtered_movies(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
 
     response = client.get("/movies?genre=drama&year_min=2000&limit=1")

@@ -19,7 +19,7 @@ from app.repository import MovieRepository
 from tests.helpers import HEAT, Sample, everything, movie_row, movie_rows, store, words
 
 COMPOSED, DECOMPOSED = "Am\u00e9lie", "Ame\u0301lie"
-# Nothing, spaces, invisible format characters, Hangul and Braille blanks, marks without a letter.
+# Format characters, Hangul and Braille blanks, combining marks alone, empty, spaces.
 BLANKS = (*words("\u200b \ufeff\u2060 \u3164 \u115f \u2800 \u0301\u20dd"), "", " \t")
 
 
@@ -58,7 +58,7 @@ def update(session: Session, title: str, genre: str) -> None:
 
 
 def merge(session: Session, title: str, genre: str) -> None:
-    """Import a movie, and again where its normalized form is there already."""
+    """Import a movie, then import it again beside its normalized form."""
     repository = CatalogueRepository(session)
     repository.merge([MovieRow(8, title, 2001, genre)], [])
     repository.merge([MovieRow(7, normalize_title(title), 1999, "Drama")], [])
@@ -111,7 +111,7 @@ def test_composed_and_decomposed_titles_are_one_movie(
 def test_text_without_a_visible_character_is_a_value_error(
     session: Session, engine: Engine, write: Callable[..., None]
 ) -> None:
-    # update() stores a movie to change.
+    # The movie that update() changes.
     MovieRepository(session).create(title="Heat", year=2001)
     before = everything(engine)
 
@@ -151,7 +151,7 @@ def test_normalized_text_stays_as_it_is(normalize: Callable[[str], str]) -> None
     excluded = {0, ord("|"), *range(0xD800, 0xE000)}
     characters = [chr(code) for code in range(sys.maxunicode + 1) if code not in excluded]
     composing = [character for character in characters if category(character)[0] in "LMN"]
-    # Many words at a time: each character alone, and after a letter and before an accent.
+    # Many words per text: each character alone, and between an accent and a letter.
     size = 512
     texts = [
         form.join(["", *words[start : start + size], ""])

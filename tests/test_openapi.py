@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, and true of what the service does."""
+"""The OpenAPI document is complete and matches the responses."""
 
 import re
 import tomllib
@@ -31,7 +31,7 @@ from tests.operations import (
     store_what_examples_name,
 )
 
-# Those that HTTP itself and every response have.
+# Headers of HTTP and of every response.
 STANDARD_HEADERS = {
     "content-encoding",
     "content-length",
@@ -66,7 +66,7 @@ def expected_errors(operation: Operation) -> set[str]:
         "401": operation.writes,
         "404": names_what_may_be_missing
         and str(operation)
-        # Nobody is unknown to the ranking.
+        # These have no unknown user.
         not in {"GET /ratings", "GET /ratings.csv", "GET /recommendations/{user_id}"},
         "408": has_body,
         "409": has_body and operation.path.startswith("/movies"),

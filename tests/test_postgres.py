@@ -1,4 +1,4 @@
-"""PostgreSQL: the faults that only it has, and that it searches as SQLite does."""
+"""Faults of PostgreSQL, and its searches, which equal those of SQLite."""
 
 import json
 import random
@@ -65,7 +65,7 @@ TITLES = (
 
 @pytest.fixture
 def catalogue(repository: MovieRepository) -> list[str]:
-    """The titles above, stored in no order."""
+    """The titles above, stored in another order."""
     titles = sorted(TITLES, key=lambda title: title[::-1])
     for title in titles:
         repository.create(title=title, year=2000)
@@ -106,7 +106,7 @@ def service(postgres_url: str) -> Iterator[TestClient]:
 
 @pytest.fixture
 def administrator(postgres_url: str) -> Iterator[Connection]:
-    """A connection of somebody else, whose statements take effect at once."""
+    """A connection outside the service, in autocommit mode."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         yield connection
@@ -389,7 +389,7 @@ def test_sequences_behind_the_ids_are_503_until_the_fix_that_check_prints(
 
 @needs_postgresql
 @pytest.mark.parametrize("query", ["", "?options=-c%20application_name%3Dtheirs"])
-def test_waits_for_locks_are_limited_whatever_options_the_url_has(
+def test_waits_for_locks_are_limited_with_any_options_in_the_url(
     postgres_url: str, query: str
 ) -> None:
     engine = create_db_engine(postgres_url + query, busy_timeout=0.2)

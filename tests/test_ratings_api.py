@@ -1,6 +1,6 @@
-"""What HTTP adds to ratings: parameters, status codes, headers and JSON.
+"""Ratings over HTTP: parameters, status codes, headers and JSON.
 
-What queries and writes do with the stored ratings is tested in test_repository.py.
+test_repository.py tests the queries and writes.
 """
 
 import json
@@ -11,12 +11,12 @@ from sqlalchemy import Engine
 
 from tests.helpers import HEAT, RONIN, Sample, movie_row, movie_rows, rating_rows, store
 
-# SQLite and PostgreSQL number the rows that a test stores from 1.
+# Ids count from 1 in every test.
 HEAT_ID, RONIN_ID = 1, 2
 
 
 def rate(client: TestClient, movie_id: int, score: int, user_id: int | None = None) -> None:
-    """Post a rating, which must be accepted."""
+    """Post a rating and expect success."""
     body = {"movie_id": movie_id, "user_id": user_id, "score": score}
     assert client.post("/ratings", json=body).status_code == 204
 
@@ -216,7 +216,7 @@ def test_page_after_an_id_links_to_the_others(client: TestClient, engine: Engine
     )
 
 
-# A user's own
+# Ratings of a user
 
 
 def test_rating_of_a_user_is_found_by_movie_and_user(client: TestClient, engine: Engine) -> None:

@@ -42,7 +42,7 @@ ROUNDS = 30
 
 
 class Write(NamedTuple):
-    """A request that changes what at least one of READS answers."""
+    """A request that changes the response to at least one of READS."""
 
     method: str
     path: str
@@ -97,7 +97,7 @@ def kept(response: httpx2.Response) -> tuple[int, bytes, dict[str, str]]:
 
 @contextmanager
 def statements_of(app: FastAPI) -> Iterator[list[str]]:
-    """Yield a list that fills with the statements that the application sends its database."""
+    """Yield a list that collects the application's statements."""
     statements: list[str] = []
 
     def note(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:
@@ -129,7 +129,7 @@ def has_cache(app: FastAPI) -> bool:
 
 
 def title_of_first_movie(client: TestClient) -> str:
-    """Return what the service answers for the title of movie 1."""
+    """Return the title of movie 1."""
     title: str = client.get("/movies/1").json()["title"]
     return title
 
@@ -208,7 +208,7 @@ def test_links_have_the_root_path_of_the_request(app: FastAPI) -> None:
 
 
 def asks_each_time(settings: Settings) -> bool:
-    """Tell whether a repeated read is a query each time, and a 304 all the same."""
+    """Tell whether a repeated read queries the database each time; it is a 304 all the same."""
     app = create_app(settings)
     with TestClient(app) as client, statements_of(app) as statements:
         client.get("/movies")
@@ -288,7 +288,7 @@ def test_read_that_began_before_a_write_is_not_cached(
     app: FastAPI, client: TestClient, database_url: str, meanwhile: str | None
 ) -> None:
     has_read, may_answer = threading.Event(), threading.Event()
-    # Reads run in worker threads: one that is held on the event loop would hold the others too.
+    # Run reads in worker threads: one that waits on the event loop blocks all others.
     app.state.kept = None
 
     def hold(_connection: Connection, _cursor: DBAPICursor, statement: str, *_rest: object) -> None:

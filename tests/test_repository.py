@@ -1,4 +1,4 @@
-"""MovieRepository: what its queries and writes do, on each engine.
+"""The queries and writes of MovieRepository, on each engine.
 
 A test that takes ``any_engine`` also runs on a plain engine and tables made from the models'
 metadata, as in a notebook. Other tests need not: test_migrations.py proves the schemas equal, and
@@ -108,7 +108,7 @@ def test_every_page_is_a_slice_of_the_whole_list_in_both_directions(
 ) -> None:
     store(engine, *SAMPLES)
     total = len(SAMPLES)
-    # Around the middle, from where pages are counted from the end, and around the end.
+    # Around the middle, after which queries run backwards from the end, and around the end.
     offsets = (0, 1, 5, 6, 7, 9, total - 1, total, total + 1)
 
     for sort in SORTS:
@@ -574,7 +574,7 @@ def test_write_is_committed_when_it_returns_or_leaves_nothing_behind(
             break
 
     assert number > 1
-    # The session is still open: nobody else sees what it has not committed.
+    # Other sessions see only committed rows; this one is still open.
     assert not session.in_transaction()
     assert everything(engine) != before
     assert list(repository.problems()) == []
@@ -584,7 +584,7 @@ def test_write_is_committed_when_it_returns_or_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_ratings_added_together_store_what_they_do_one_by_one(
+def test_ratings_added_together_equal_ratings_added_one_by_one(
     repository: MovieRepository, engine: Engine, seed: int
 ) -> None:
     ids = store(engine, *(HEAT._replace(title=f"Heat {number}") for number in range(6)))
@@ -705,7 +705,7 @@ def test_threads_that_rate_the_same_movies_lose_no_update(
     assert list(repository.problems()) == []
     rows = rating_rows(engine)
     own = sorted((row["movie_id"], row["user_id"], row["score"]) for row in rows if row["user_id"])
-    # Each thread's last rating of each movie is a five, whichever thread came last.
+    # Every thread's last rating of a movie is a five.
     expected = [(movies[1], number, 5) for number in range(1, THREADS + 1)]
     assert own == [(movies[0], shared_user, 5), *expected, (movies[1], shared_user, 5)]
     assert sum(row["user_id"] is None for row in rows) == 3 * len(movies) * THREADS
@@ -753,7 +753,7 @@ def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> 
 
 
 def behind_the_repository(engine: Engine, statement: str) -> None:
-    """Change the data without the foreign keys that would forbid it."""
+    """Change the data with foreign keys off."""
     if engine.dialect.name == "sqlite":
         connection = sqlite3.connect(str(engine.url.database))
         connection.execute(statement)

@@ -163,7 +163,7 @@ def test_a_restore_that_fails_before_the_swap_leaves_the_database_as_it_was(
     assert titles(database) == ["Copied", "Later"]
 
 
-def test_postgresql_is_left_to_its_own_tools(copy: Path) -> None:
+def test_postgresql_is_refused_with_its_own_tools(copy: Path) -> None:
     with pytest.raises(SetupError, match="pg_restore"):
         restore("postgresql+psycopg://nobody@127.0.0.1/nothing", copy)
 

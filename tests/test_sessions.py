@@ -1,4 +1,4 @@
-"""A request ends its transaction, however it ends, though nothing closes its session."""
+"""Every request ends its transaction, although nothing closes its session."""
 
 import pytest
 from fastapi import FastAPI, Request
@@ -13,7 +13,7 @@ from tests.operations import SHARING_A_DATABASE, Operation, store_what_examples_
 
 @pytest.fixture
 def sessions(app: FastAPI) -> list[Session]:
-    """The sessions that requests have had, kept from the garbage collector."""
+    """The sessions of requests, kept from the garbage collector."""
     sessions: list[Session] = []
 
     async def keep_session(request: Request) -> Session:
@@ -30,7 +30,7 @@ def holds_a_transaction(app: FastAPI) -> bool:
     if engine.dialect.name == "postgresql":
         return bool(engine.pool.checkedout())
     with engine.connect() as connection:
-        # Cannot empty the WAL while anybody reads or writes.
+        # A checkpoint cannot empty the WAL during another transaction.
         return bool(connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0])
 
 
@@ -94,7 +94,7 @@ def test_a_request_to_a_database_that_breaks_leaves_no_transaction_open(
 
 
 def test_type_checker_rejects_a_write_through_a_read_session(session: Session) -> None:
-    """An ignore that mypy does not need fails its run."""
+    """Fail mypy if an ignore becomes unnecessary."""
     read_session = ReadSession(session)
 
     MovieRepository(read_session)  # type: ignore[arg-type]

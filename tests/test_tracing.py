@@ -57,7 +57,7 @@ INVALID_TRACE_IDS = [
     *(b"a\tb", b"x status=200", b"x\r\nX-Forged: yes", b"a\x00b", b"a\n"),
     b"x\n2026-01-01T00:00:00.000Z INFO forged.event trace_id=x",
 ]
-# Paths as a server hands them on, which has decoded them.
+# Decoded paths, as a server passes them on.
 HOSTILE_TEXTS = [
     "\n2026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
     "\r\n2026-01-01T00:00:00.000Z INFO forged.event movie_id=1",
@@ -121,7 +121,7 @@ def serve(
 
 
 def strip(event: Event) -> Event:
-    """Return an event without what is different each time, its values as text."""
+    """Return an event with its values as text, without fields that always differ."""
     ignored = ("time", "logger", "level", "duration_ms", "client")
     return {name: str(value) for name, value in event.items() if name not in ignored}
 
@@ -174,7 +174,7 @@ def test_valid_trace_id_is_kept_and_an_invalid_one_replaced(serve: Serve) -> Non
             assert (event["event"], event["trace_id"]) == ("http.request", trace_id)
 
 
-# Requests in their order, and the event that each logs.
+# Requests in order, and the event that each logs.
 WRITES: list[tuple[str, Any, str]] = [
     ("POST /movies", MOVIE | {"title": "Ronin"}, "movie.created movie_id=2"),
     ("PUT /movies/1", MOVIE | {"year": 1996}, "movie.updated movie_id=1"),
