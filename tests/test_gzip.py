@@ -13,6 +13,7 @@ from tests.server import serving
 # Its JSON is long enough to be compressed.
 LONG = Sample(("🎬" * 299) + "!", 2001, "Comedy", (4, 3, 3))
 ASKS_FOR_GZIP = (
+    "identity;q=0.5, gzip;q=0.5",
     *words("gzip GZip * gzip,deflate,br br;q=1.0,gzip;q=0.001 identity;q=0.5,*"),
     "identity;q=0, gzip;q=1.000",
 )
