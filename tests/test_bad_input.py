@@ -446,7 +446,7 @@ def test_bad_request_names_the_problem_and_stores_nothing(
     client: TestClient, engine: Engine, before: object, cases: list[Case]
 ) -> None:
     failures = [
-        (case.request[:99], case.content[:99], difference)
+        (case.request[:99], case.content[:250], difference)
         for case in cases
         if (difference := case.difference(case.send(client)))
     ]
