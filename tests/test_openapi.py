@@ -171,8 +171,15 @@ def test_every_operation_documents_its_errors_and_headers() -> None:
         responses = operation.description["responses"]
         errors = {status for status in responses if status[0] in "45"}
         headers = {status: set(response["headers"]) for status, response in responses.items()}
+        references = {
+            header["$ref"].rpartition("/")[2]
+            for response in responses.values()
+            for header in response["headers"].values()
+            if "$ref" in header
+        }
 
         assert errors == expected_errors(operation), operation
+        assert references <= DOCUMENT["components"]["headers"].keys(), operation
         assert headers == {status: expected_headers(operation, status) for status in responses}
         assert ("304" in responses) == (operation in HAVING_ETAG), operation
         for status in errors:
