@@ -1,4 +1,4 @@
-"""A real browser that reaches no address but this machine's."""
+"""Chromium for tests, without access to the network."""
 
 import os
 import shutil
@@ -8,9 +8,9 @@ import pytest
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-# No other address can even be looked up. Names below localhost are this machine's own.
+# Resolve only this machine and names below localhost.
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE *.localhost"
 
 needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium is installed here"
+    CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium: apt install chromium"
 )

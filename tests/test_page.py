@@ -1,4 +1,4 @@
-"""The page for people, through the screen of a real browser."""
+"""The page in a real browser."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ci, needs_chromium]
 
 USER = 7
 MANY = [Sample(f"Alien {number}", 1980 + number, "Horror") for number in range(30)]
-# Every view, and what is on the screen when it is complete.
+# Each view with a text that it shows when it is complete.
 VIEWS = {
     "": "25 movies",
     "?q=nothing+has+this+title": "No movies match.",
@@ -45,12 +45,12 @@ VIEWS = {
     "?view=my-ratings": "You have rated nothing yet.",
     "?view=add": "Add a movie",
     "?view=edit&id=1": "Edit movie",
-    "nowhere/at/all": "There is nothing here",
+    "nowhere/at/all": "Page not found",
 }
 FIRST_VIEW_MAX_BYTES = 40_000
-# Chromium itself guards addresses like the tests'. Others do not, and a service has more addresses.
-OWN_DEFENCE = "--disable-features=LocalNetworkAccessChecks"
-# What a page can try: requests that need a preflight, those that need none, and frames.
+# Chromium blocks requests from other origins to local addresses. Without it the service must do so.
+NO_LOCAL_NETWORK_CHECKS = "--disable-features=LocalNetworkAccessChecks"
+# Attacks by another page: requests with and without a preflight, and frames.
 ATTACKS = """async (service) => {
     const rating = JSON.stringify({ movie_id: 1, score: 1 });
     const json = { "Content-Type": "application/json" };
@@ -74,12 +74,12 @@ ATTACKS = """async (service) => {
 
 @dataclass
 class Screen:
-    """A page in the browser, and what the browser complained of.
+    """A tab of the browser, with the errors that occur in it.
 
     Attributes:
-        page: the browser's page.
-        refused: statuses of the service's answers that were no success, in their order.
-        complaints: of the console, beyond those about such answers.
+        page: Playwright's page.
+        refused: status codes of error responses, in order.
+        complaints: other errors in the console, and uncaught exceptions.
     """
 
     page: Page
@@ -87,33 +87,32 @@ class Screen:
     complaints: list[str] = field(default_factory=list)
 
     def expect_titles(self, *titles: str) -> None:
-        """Wait until these movies are on the screen, and no other."""
-        expect(self.page.locator(".cards .poster strong")).to_have_text([*titles])
+        """Wait until exactly these movies are shown."""
+        expect_titles(self.page, *titles)
 
     def choose_user(self) -> None:
-        """Give a user number to the dialog that asks for it."""
-        self.page.get_by_label("User number").fill(str(USER))
-        self.page.get_by_role("button", name="Use number").click()
+        """Enter a user number in the open dialog."""
+        enter_user(self.page, USER)
 
     def note_response(self, response: Response) -> None:
-        """Keep the status of a response that is an error."""
+        """Record the status code of an error response."""
         if response.status >= httpx.codes.BAD_REQUEST:
             self.refused.append(response.status)
 
     def note_message(self, message: ConsoleMessage) -> None:
-        """Keep an error of the console's, unless `refused` has it."""
+        """Record an error in the console that `refused` does not cover."""
         refusal = "the server responded with a status of"
         if message.type == "error" and refusal not in message.text:
             self.complaints.append(message.text)
 
     def note_exception(self, error: Error) -> None:
-        """Keep an error that no script has caught."""
+        """Record an uncaught exception."""
         self.complaints.append(str(error))
 
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite, which has the read cache. The page sees no difference between the engines."""
+    """SQLite, because the read cache needs it; the page works the same with both engines."""
     return sqlite_url
 
 
@@ -133,11 +132,11 @@ def server(app: FastAPI) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A browser for all of this module: no test beside it could start an event loop."""
-    assert CHROMIUM is not None, "CI has to have a Chromium"
+    """One browser for this module; its event loop would break asyncio.run() in other modules."""
+    assert CHROMIUM is not None, "install Chromium for CI"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[NO_NETWORK, OWN_DEFENCE]
+            executable_path=CHROMIUM, args=[NO_NETWORK, NO_LOCAL_NETWORK_CHECKS]
         )
         yield browser
         browser.close()
@@ -145,7 +144,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def screen(browser: Browser, server: Server) -> Iterator[Screen]:
-    """A new visitor's screen. The browser must not have complained by the end of the test."""
+    """A tab of a new visitor. The test fails if complaints are left at its end."""
     context = browser.new_context(base_url=server.url, viewport={"width": 1000, "height": 700})
     screen = Screen(context.new_page())
     screen.page.on("console", screen.note_message)
@@ -156,9 +155,43 @@ def screen(browser: Browser, server: Server) -> Iterator[Screen]:
     assert screen.complaints == []
 
 
-def test_the_catalogue_is_searched_filtered_sorted_and_paged_and_the_address_keeps_it(
-    screen: Screen, engine: Engine
-) -> None:
+@pytest.fixture
+def other(screen: Screen) -> Page:
+    """Another tab of the same browser."""
+    return screen.page.context.new_page()
+
+
+def expect_titles(page: Page, *titles: str) -> None:
+    """Wait until a page shows exactly these movies."""
+    expect(page.locator(".cards .poster strong")).to_have_text([*titles])
+
+
+def enter_user(page: Page, user: int) -> None:
+    """Enter a user number in the open dialog."""
+    page.get_by_label("User number").fill(str(user))
+    page.get_by_role("button", name="Use number").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def switch_user(page: Page, user: int) -> None:
+    """Choose another user number."""
+    page.locator("#user").click()
+    enter_user(page, user)
+
+
+def remove_prefix(page: Page) -> None:
+    """Forward /api/ to the service without the prefix, as nginx does, and nothing else."""
+    page.route(
+        "**/*",
+        lambda route: (
+            route.continue_(url=route.request.url.replace("/api/", "/", 1))
+            if "/api/" in route.request.url
+            else route.abort()
+        ),
+    )
+
+
+def test_catalogue_filters_and_page_are_kept_in_the_address(screen: Screen, engine: Engine) -> None:
     store(engine, *SAMPLES, *MANY)
     page = screen.page
 
@@ -189,7 +222,7 @@ def test_the_catalogue_is_searched_filtered_sorted_and_paged_and_the_address_kee
     assert screen.refused == [422]
 
 
-def test_a_slow_answer_never_overwrites_a_newer_one(screen: Screen, engine: Engine) -> None:
+def test_slow_response_never_replaces_a_newer_one(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT, RONIN)
     held: list[Route] = []
     page = screen.page
@@ -206,9 +239,7 @@ def test_a_slow_answer_never_overwrites_a_newer_one(screen: Screen, engine: Engi
     screen.expect_titles("Ronin")
 
 
-def test_the_last_star_clicked_is_stored_and_shown_however_slow_the_first(
-    screen: Screen, engine: Engine
-) -> None:
+def test_last_click_on_the_stars_wins_if_the_first_is_slow(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT)
     held: list[Route] = []
     page = screen.page
@@ -227,7 +258,7 @@ def test_the_last_star_clicked_is_stored_and_shown_however_slow_the_first(
     assert [row["score"] for row in rating_rows(engine)] == [4]
 
 
-def test_a_view_that_is_left_changes_the_address_no_more(screen: Screen, engine: Engine) -> None:
+def test_abandoned_view_leaves_the_address_alone(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT)
     held: list[Route] = []
     page = screen.page
@@ -244,9 +275,7 @@ def test_a_view_that_is_left_changes_the_address_no_more(screen: Screen, engine:
     assert page.url.endswith("/?view=best")
 
 
-def test_a_shared_address_shows_its_view_whatever_has_been_added_to_it(
-    screen: Screen, engine: Engine
-) -> None:
+def test_unknown_parameters_of_a_shared_address_are_ignored(screen: Screen, engine: Engine) -> None:
     store(engine, *MANY)
 
     screen.page.goto("/?page=9&utm_source=chat&q=alien")
@@ -258,7 +287,7 @@ def test_a_shared_address_shows_its_view_whatever_has_been_added_to_it(
 
 
 @pytest.mark.parametrize("view", ["constructor", "__proto__", "nothing"])
-def test_an_unknown_view_is_the_catalogue(screen: Screen, engine: Engine, view: str) -> None:
+def test_unknown_view_shows_the_catalogue(screen: Screen, engine: Engine, view: str) -> None:
     store(engine, HEAT)
 
     screen.page.goto(f"/?view={view}")
@@ -266,7 +295,7 @@ def test_an_unknown_view_is_the_catalogue(screen: Screen, engine: Engine, view: 
     screen.expect_titles("Heat")
 
 
-def test_the_best_movies_are_ranked_either_way(screen: Screen, engine: Engine) -> None:
+def test_best_movies_are_ranked_by_either_formula(screen: Screen, engine: Engine) -> None:
     store(engine, Sample("One", 2001, "Drama", (5,)), Sample("Many", 2002, "Drama", (4,) * 30))
 
     screen.page.goto("/?view=best")
@@ -277,9 +306,7 @@ def test_the_best_movies_are_ranked_either_way(screen: Screen, engine: Engine) -
     assert screen.page.url.endswith("/?view=best&ranking=mean")
 
 
-def test_a_movie_shows_what_is_known_and_takes_the_viewers_stars(
-    screen: Screen, engine: Engine
-) -> None:
+def test_movie_shows_its_data_and_takes_a_rating(screen: Screen, engine: Engine) -> None:
     with Session(engine) as session:
         MovieRepository(session).create(
             title="Heat (1995)",
@@ -321,7 +348,7 @@ def test_a_movie_shows_what_is_known_and_takes_the_viewers_stars(
     assert screen.refused == []
 
 
-def test_a_person_chooses_a_number_once_and_finds_what_to_watch_and_their_ratings(
+def test_user_number_is_remembered_for_ratings_and_recommendations(
     screen: Screen, engine: Engine
 ) -> None:
     heat, ronin, alien, *_ = store(engine, HEAT, RONIN, *MANY)
@@ -343,7 +370,7 @@ def test_a_person_chooses_a_number_once_and_finds_what_to_watch_and_their_rating
     page.reload()
     expect(page.get_by_role("button", name=f"User {USER}")).to_be_visible()
     page.get_by_role("button", name=f"User {USER}").click()
-    page.get_by_label("User number").fill("7e0")  # a number too, which the API would not read
+    page.get_by_label("User number").fill("7e0")  # also 7, but the API takes digits only
     page.get_by_role("button", name="Use number").click()
     page.get_by_role("link", name="For you").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("For you")
@@ -354,7 +381,7 @@ def test_a_person_chooses_a_number_once_and_finds_what_to_watch_and_their_rating
     expect(page.locator(".because a")).to_have_css("unicode-bidi", "isolate")
 
 
-def test_a_movie_is_added_edited_and_deleted_with_the_services_messages_at_the_fields(
+def test_movie_is_added_edited_and_deleted_with_errors_beside_their_fields(
     screen: Screen, engine: Engine
 ) -> None:
     store(engine, HEAT)
@@ -363,7 +390,7 @@ def test_a_movie_is_added_edited_and_deleted_with_the_services_messages_at_the_f
     page.goto("/?view=add")
     page.get_by_label("Title").fill("Heat")
     page.get_by_role("button", name="Choose user").click()
-    screen.choose_user()  # which leaves the form as it is
+    screen.choose_user()  # keeps the form
     page.get_by_label("Year").fill("MCMXCV")
     page.get_by_label("IMDb id").fill("113277")
     page.get_by_role("button", name="Save").click()
@@ -430,7 +457,7 @@ def test_both_versions_are_shown_when_someone_else_has_changed_the_movie(
     assert screen.refused == [412] * 4
 
 
-def test_a_key_is_asked_for_and_kept_for_the_session_only(
+def test_api_key_is_asked_for_and_kept_for_the_session_only(
     browser: Browser, sqlite_url: str
 ) -> None:
     settings = Settings(database_url=sqlite_url, auto_setup=False, api_key=SecretStr("secret"))
@@ -477,7 +504,7 @@ def test_a_lost_server_is_reported_and_asked_again(screen: Screen, engine: Engin
     screen.complaints.clear()
 
 
-def test_an_empty_catalogue_invites_to_add_a_movie(screen: Screen) -> None:
+def test_empty_catalogue_offers_to_add_a_movie(screen: Screen) -> None:
     screen.page.goto("/")
     expect(screen.page.get_by_text("The catalogue is empty.")).to_be_visible()
     screen.page.get_by_role("link", name="Add the first movie").click()
@@ -485,7 +512,7 @@ def test_an_empty_catalogue_invites_to_add_a_movie(screen: Screen) -> None:
     expect(screen.page.get_by_role("heading", level=1)).to_have_text("Add a movie")
 
 
-def test_a_title_is_text_whatever_is_in_it(screen: Screen, engine: Engine) -> None:
+def test_title_is_never_parsed_as_html(screen: Screen, engine: Engine) -> None:
     title = "<script>document.title='owned'</script><img src=x onerror=alert(1)> \u05d0\u202e\u05d1"
     store(engine, Sample(title, 2001, "Drama"))
 
@@ -497,7 +524,7 @@ def test_a_title_is_text_whatever_is_in_it(screen: Screen, engine: Engine) -> No
     expect(screen.page).to_have_title(f"{title} · Movies")
 
 
-def test_every_view_fits_a_phone_and_names_everything_in_either_light(
+def test_every_view_fits_a_phone_and_is_accessible_in_both_color_schemes(
     screen: Screen, engine: Engine
 ) -> None:
     store(engine, Sample("W" * 300, 2001, "Drama"), *SAMPLES[1:], *MANY[:12])
@@ -518,10 +545,10 @@ def test_every_view_fits_a_phone_and_names_everything_in_either_light(
         for found in violations:
             assert found.violations_count == 0, f"{view}: {found.generate_report()}"
 
-    assert screen.refused == [404, 404]  # of the movie and of the path that are not there
+    assert screen.refused == [404, 404]  # the unknown movie and the unknown path
 
 
-def test_the_keyboard_reaches_a_movie(screen: Screen, engine: Engine) -> None:
+def test_keyboard_reaches_a_movie(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT)
     page = screen.page
 
@@ -538,7 +565,7 @@ def test_the_keyboard_reaches_a_movie(screen: Screen, engine: Engine) -> None:
     expect(page.get_by_role("heading", level=1)).to_be_focused()
 
 
-def test_a_filter_keeps_the_focus_when_the_keyboard_changes_it(
+def test_filter_keeps_the_focus_when_the_keyboard_changes_it(
     screen: Screen, engine: Engine
 ) -> None:
     store(engine, Sample("One", 2001, "Drama", (5,)), Sample("Many", 2002, "Drama", (4,) * 30))
@@ -551,7 +578,7 @@ def test_a_filter_keeps_the_focus_when_the_keyboard_changes_it(
     expect(screen.page.get_by_label("Ranking")).to_be_focused()
 
 
-def test_the_first_view_is_small_and_its_reads_come_from_memory(
+def test_first_view_is_small_and_needs_no_query(
     screen: Screen, engine: Engine, browser: Browser, server: Server
 ) -> None:
     store(engine, *SAMPLES, *MANY)
@@ -583,15 +610,7 @@ def test_it_works_behind_a_proxy_that_removes_a_prefix(
     with serving(app, root_path="/api") as server:
         context = browser.new_context(base_url=server.url)
         page = context.new_page()
-        # As nginx does with `location /api/`. Whatever else the page asks for is not there.
-        page.route(
-            "**/*",
-            lambda route: (
-                route.continue_(url=route.request.url.replace("/api/", "/", 1))
-                if "/api/" in route.request.url
-                else route.abort()
-            ),
-        )
+        remove_prefix(page)
         page.goto("/api/")
         page.locator(".card").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
@@ -605,14 +624,14 @@ def test_it_works_behind_a_proxy_that_removes_a_prefix(
         context.close()
 
 
-def test_a_page_of_another_origin_neither_writes_nor_frames_it(
+def test_page_of_another_origin_can_neither_write_nor_frame_this_one(
     screen: Screen, engine: Engine, server: Server
 ) -> None:
     store(engine, HEAT)
     before = everything(engine)
     page = screen.page
 
-    with serving(FastAPI()) as other:  # a plain server: Playwright itself would allow its requests
+    with serving(FastAPI()) as other:  # a real server, because Playwright allows routed requests
         page.goto(other.url.replace("127.0.0.1", "evil.localhost") + "/nowhere")
         sent = page.evaluate(ATTACKS, server.url)
 

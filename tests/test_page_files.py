@@ -1,4 +1,4 @@
-"""How the page is served: from memory, under a policy, and in the place of a browser's 404s."""
+"""How the page's files are served, and the HTML page for unknown paths."""
 
 import pytest
 from fastapi import FastAPI
@@ -9,7 +9,7 @@ from tests.helpers import HEAT, movie_json, store
 
 FOLDER = PROJECT_ROOT / "app" / "page"
 FILES = {path.name: path for path in (FOLDER / "static").iterdir()}
-# What a browser accepts when an address is typed.
+# The Accept header of a browser that opens an address.
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 NOT_FOUND = {"detail": "Not Found"}
 POLICY = (
@@ -20,14 +20,12 @@ POLICY = (
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite, which has the read cache."""
+    """SQLite, because the read cache needs it."""
     return sqlite_url
 
 
 @pytest.mark.parametrize("name", ["", *FILES])
-def test_each_file_is_sent_under_the_policy_and_validated_by_its_etag(
-    client: TestClient, name: str
-) -> None:
+def test_file_has_the_policy_and_an_etag(client: TestClient, name: str) -> None:
     path = f"/static/{name}" if name else "/"
     kinds = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "": "text/html"}
 
@@ -51,7 +49,7 @@ def test_each_file_is_sent_under_the_policy_and_validated_by_its_etag(
         assert (current.status_code, current.content) == (304, b"")
 
 
-def test_the_page_is_read_only(client: TestClient) -> None:
+def test_page_is_read_only(client: TestClient) -> None:
     response = client.post("/")
 
     assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
@@ -60,7 +58,7 @@ def test_the_page_is_read_only(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "path", ["/static/nothing.js", "/static/.env", "/static/..%2findex.html", "/index.html"]
 )
-def test_nothing_else_is_served(client: TestClient, path: str) -> None:
+def test_other_paths_are_404(client: TestClient, path: str) -> None:
     response = client.get(path)
 
     assert (response.status_code, response.json()) == (404, NOT_FOUND)
@@ -76,7 +74,7 @@ def test_nothing_else_is_served(client: TestClient, path: str) -> None:
         "text/html, application/json",
     ],
 )
-def test_an_unknown_path_is_json_to_an_api_client(client: TestClient, accept: str) -> None:
+def test_unknown_path_is_a_json_404_for_api_clients(client: TestClient, accept: str) -> None:
     response = client.get("/nowhere", headers={"Accept": accept})
 
     assert (response.status_code, response.json()) == (404, NOT_FOUND)
@@ -95,7 +93,7 @@ def test_an_unknown_path_is_json_to_an_api_client(client: TestClient, accept: st
         ("/static-offline-docs/nothing", "../"),
     ],
 )
-def test_an_unknown_path_is_a_page_to_a_browser_that_leads_back(
+def test_unknown_path_is_an_html_404_with_a_link_to_the_page_for_browsers(
     app: FastAPI, path: str, root: str, root_path: str
 ) -> None:
     with TestClient(app, root_path=root_path) as client:
@@ -108,12 +106,12 @@ def test_an_unknown_path_is_a_page_to_a_browser_that_leads_back(
     assert "Accept" in response.headers["Vary"].split(", ")
 
 
-def test_only_a_read_is_answered_by_a_page(client: TestClient) -> None:
+def test_errors_of_known_paths_and_of_writes_are_json_for_browsers_too(client: TestClient) -> None:
     assert client.post("/nowhere", headers=BROWSER).json() == NOT_FOUND
     assert client.get("/movies/99", headers=BROWSER).json() == {"detail": "Movie not found"}
 
 
-def test_the_read_cache_never_mixes_pages_and_json(client: TestClient, app: FastAPI) -> None:
+def test_read_cache_never_mixes_html_and_json(client: TestClient, app: FastAPI) -> None:
     store(app.state.engine, HEAT)
     api_client = {"Accept": "*/*"}
 

@@ -1,19 +1,19 @@
 import { ask, field, h } from "./dom.js";
 
-/** An answer that is no success. `problems` has the `loc` and `msg` of each invalid value. */
+/** An error response. `problems` holds the `loc` and `msg` of each invalid value. */
 export class ApiError extends Error {
   constructor(status, detail) {
-    // A message in words names its fields in it: "A movie with this title already exists".
-    const named = () => detail.match(/\b(title|imdb_id|tmdb_id)\b/g) ?? [];
-    const problems = Array.isArray(detail) ? detail : [{ loc: named(), msg: detail }];
+    // A plain message mentions its fields: "A movie with this title already exists".
+    const mentioned = () => detail.match(/\b(title|imdb_id|tmdb_id)\b/g) ?? [];
+    const problems = Array.isArray(detail) ? detail : [{ loc: mentioned(), msg: detail }];
     super(problems.map(({ msg }) => msg).join(". "));
     Object.assign(this, { status, problems });
   }
 }
 
 /**
- * Call the API, and resolve to the body (null for a 204) and to what the headers say.
- * A read is repeated until the service is back. A write is not: perhaps only its answer was lost.
+ * Call the API. Resolves to the body (null for a 204), the ETag and the total of a list.
+ * Retries a read until the service is back, but not a write: it may have been stored.
  */
 export async function call(path, { method = "GET", body, etag, signal } = {}) {
   for (let pause = 500; ; pause = Math.min(2 * pause, 5000)) {
@@ -27,7 +27,7 @@ export async function call(path, { method = "GET", body, etag, signal } = {}) {
       return { data: response.status === 204 ? null : await response.json(),
         etag: response.headers.get("ETag"), total: Number(response.headers.get("X-Total-Count")) };
     }
-    // A proxy's own error page is no JSON.
+    // A proxy's error page is not JSON.
     const { detail } = await response?.json().catch(unlessAborted) ?? {};
     const lost = !response || [502, 503, 504].includes(response.status);
     if (response?.status === 401) await askForKey(detail);

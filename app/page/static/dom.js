@@ -1,4 +1,4 @@
-/** Make an element. Children are nodes or text: what the API answers never becomes markup. */
+/** Create an element. Strings become text nodes, so API responses are never parsed as HTML. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -9,7 +9,7 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A labelled input, with the place where the API's message about it is shown. */
+/** A labelled input with an element for the API's error message. */
 export function field(label, name, input, hint = "") {
   const described = `problem-${name}`;
   for (const [key, value] of Object.entries({ id: name, name, "aria-describedby": described }))
@@ -18,7 +18,7 @@ export function field(label, name, input, hint = "") {
     input, h("span", { id: described, class: "problem", role: "alert" }));
 }
 
-/** Show each message beside the field that it is about, and the others in the first place. */
+/** Show each message beside its field, and messages without a field at the top. */
 export function showProblems(form, problems = []) {
   for (const place of form.querySelectorAll(".problem")) place.textContent = "";
   for (const input of form.elements) input.removeAttribute("aria-invalid");
@@ -29,7 +29,7 @@ export function showProblems(form, problems = []) {
   }
 }
 
-/** Ask in a dialog. Resolves to the input's value, to true where there is none, or to null. */
+/** Ask in a dialog. Resolves to the input's value, true if there is no input, null if cancelled. */
 export function ask(title, action, content, input) {
   return new Promise((resolve) => {
     const dialog = h("dialog", { "aria-labelledby": "question" },

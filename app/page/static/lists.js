@@ -7,11 +7,11 @@ const SORTS = { [FIRST_SORT]: "Most rated", "-average_rating": "Best average", t
   "-year": "Newest", year: "Oldest", "-id": "Latest added" };
 const RANKINGS = { weighted: "Weighted by number of ratings", mean: "Plain average" };
 
-/** A title as people say it: "Matrix, The (1999)" is "The Matrix". */
+/** A title as people say it: "The Matrix" for "Matrix, The (1999)". */
 export const nameOf = ({ title }) =>
   title.replace(/ \(\d{4}\)$/, "").replace(/^(.+), (The|A|An)$/, "$2 $1");
 
-/** A movie as a poster of its own title, in a colour of its first genre. */
+/** A poster made of the movie's title, in a colour that depends on its first genre. */
 export function poster(movie) {
   const hue = [...movie.genre].reduce((sum, letter) => (sum * 16 + letter.codePointAt()) % 397, 0);
   const element = h("span", { class: "poster" },
@@ -42,7 +42,7 @@ async function genreField(chosen, signal) {
   return field("Genre", "genre", choice({ ...options, ...Object.fromEntries(counted) }, chosen));
 }
 
-/** The filled-in fields of a form as a query, without those that are as they are by default. */
+/** The fields of a form as query parameters, without empty ones and defaults. */
 const queryOf = (form, ...defaults) => [...new FormData(form)]
   .map(([name, value]) => [name, value.trim()])
   .filter(([, value]) => value && !defaults.includes(value));
@@ -59,12 +59,12 @@ export async function catalogue({ main, state, signal }) {
   const [status, results] = [h("p", { role: "status" }), h("div")];
   let latest = new AbortController();
 
-  /** Load what the address names; a slower answer to an earlier question is dropped. */
+  /** Load the page that the address names, and abort an earlier request. */
   async function load(delay = 0) {
     latest.abort();
     const both = AbortSignal.any([signal, (latest = new AbortController()).signal]);
     await sleep(delay, both);
-    // Of the address only what the form knows: who shares it may have added something.
+    // Other parameters of a shared address are ignored.
     const query = Object.fromEntries(queryOf(form, FIRST_SORT));
     const page = Math.max(1, parseInt(new URLSearchParams(location.search).get("page")) || 1);
     const wanted = { sort: FIRST_SORT, ...query, limit: PAGE, offset: PAGE * (page - 1) };
@@ -83,7 +83,7 @@ export async function catalogue({ main, state, signal }) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", ({ target }) => {
     history.replaceState(null, "", `?${new URLSearchParams(queryOf(form, FIRST_SORT))}`);
-    load(target.name === "q" ? 150 : 0).catch(() => {}); // abandoned
+    load(target.name === "q" ? 150 : 0).catch(() => {}); // aborted
   }, { signal });
   await load();
   main.replaceChildren(h("h1", {}, "Catalogue"), form, status, results);
@@ -117,7 +117,7 @@ export async function best({ main, state, signal, go }) {
     data.length ? cards(data, () => null, "ranked") : nothing(genre));
 }
 
-/** Show a view of a person; without a number there is only a button to choose one. */
+/** Show a view for one user number, or a button to choose one. */
 async function person({ main, signal, user }, heading, contentOf) {
   const number = await user({ needed: true });
   signal.throwIfAborted();
@@ -142,7 +142,7 @@ function because({ because: liked }) {
 export const myRatings = (context) => person(context, "My ratings", async (user_id) => {
   const { signal, state } = context;
   const read = (part) => call(`ratings?${new URLSearchParams({ user_id, ...part })}`, { signal });
-  // The API lists the oldest first: the newest are read from the end.
+  // The API lists the oldest first, so the newest are on the last page.
   const { total } = await read({ limit: 1 });
   const page = Number(state.get("page") ?? 1);
   const end = total - (page - 1) * PAGE;

@@ -9,13 +9,13 @@ const userButton = document.getElementById("user");
 let shown = new AbortController();
 const viewOf = (address) => new URL(address).searchParams.get("view");
 
-/** Show the view that the address names, and abandon what an earlier one still waits for. */
+/** Show the view that the address names, and abort the requests of the one before. */
 async function show({ scroll = 0, focus = true } = {}) {
   shown.abort();
   const { signal } = (shown = new AbortController());
   document.querySelector("dialog")?.close();
   const view = viewOf(location.href);
-  const { id } = document.activeElement; // a field that stays keeps the focus
+  const { id } = document.activeElement; // the new view may have the same field
   for (const link of document.querySelectorAll("nav[aria-label=Views] a"))
     link.setAttribute("aria-current", viewOf(link.href) === view ? "page" : "false");
   main.setAttribute("aria-busy", "true");

@@ -61,7 +61,7 @@ async function stars({ id, user, problem, signal, rated }) {
   // The list, since a 404 for each movie that is not rated would fill the browser's console.
   const path = `ratings?movie_id=${id}&user_id=${number}`;
   let score = number && (await call(path, { signal })).data[0]?.score;
-  let queue = Promise.resolve(); // so that the last click is stored last
+  let queue = Promise.resolve(); // stores clicks in their order
   const text = h("span", { role: "status" });
   const click = (value) => (queue = queue.then(() => rate(value)));
   const buttons = [1, 2, 3, 4, 5].map((value) =>
