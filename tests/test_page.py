@@ -419,16 +419,61 @@ def test_movie_is_added_edited_and_deleted_with_errors_beside_their_fields(
     assert screen.refused == [422, 409]
 
 
-def test_both_versions_are_shown_when_someone_else_has_changed_the_movie(
-    screen: Screen, engine: Engine
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ({"Year": "1996"}, {"year": 1996}),
+        ({"Title": " Heat! "}, {"title": "Heat!"}),
+        (
+            {"Genres": "Crime,Drama", "TMDB id": "949"},
+            {"genres": ["Crime", "Drama"], "tmdb_id": 949},
+        ),
+        ({"IMDb id": "", "Genres": ""}, {"imdb_id": None, "genres": ["Unknown"]}),
+    ],
+)
+def test_edit_sends_only_the_changed_fields(
+    screen: Screen, engine: Engine, typed: dict[str, str], sent: dict[str, object]
 ) -> None:
+    with Session(engine) as session:
+        MovieRepository(session).create(title="Heat", year=1995, genre="Crime", imdb_id="tt0113277")
+    page = screen.page
+
+    with page.expect_response("**/movies/1") as read:
+        page.goto("/?view=edit&id=1")
+    for label, text in typed.items():
+        page.get_by_label(label).fill(text)
+    with page.expect_response(lambda response: response.request.method != "GET") as written:
+        page.get_by_role("button", name="Save").click()
+
+    request = written.value.request
+    assert (request.method, request.post_data_json) == ("PATCH", sent)
+    assert request.headers["if-match"] == read.value.headers["etag"]
+    assert written.value.ok
+
+
+def test_unchanged_form_is_not_sent(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT)
+    page = screen.page
+    methods: list[str] = []
+    page.on("request", lambda request: methods.append(request.method))
+
+    page.goto("/?view=edit&id=1")
+    page.get_by_label("Year").fill("1996")
+    page.get_by_label("Year").fill("1995")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".facts")).to_have_text("1995Crime")
+
+    assert {*methods} == {"GET"}
+
+
+def test_conflicting_change_shows_both_versions(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT)
     page = screen.page
     dialog = page.get_by_role("dialog", name="Someone else has changed it")
 
     page.goto("/?view=edit&id=1")
     page.get_by_label("Year").fill("1996")
-    with Session(engine) as session:  # another version, but nothing that is edited
+    with Session(engine) as session:  # changes the ETag, but no field of the form
         MovieRepository(session).add_rating(1, 5)
     page.get_by_role("button", name="Save").click()
     expect(page.locator(".facts")).to_have_text("1996Crime")
@@ -445,6 +490,7 @@ def test_both_versions_are_shown_when_someone_else_has_changed_the_movie(
     page.get_by_role("button", name="Save").click()
     dialog.get_by_role("button", name="Save mine").click()
     expect(page.locator(".facts")).to_have_text("1997Crime")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Heat")  # as in the dialog
     with Session(engine) as session:
         MovieRepository(session).update(1, title="Heat?")
     page.get_by_role("button", name="Delete").click()
@@ -483,7 +529,7 @@ def test_api_key_is_asked_for_and_kept_for_the_session_only(
     assert [row["title"] for row in movie_rows(app.state.engine)] == ["Heat"]
 
 
-def test_a_lost_server_is_reported_and_asked_again(screen: Screen, engine: Engine) -> None:
+def test_unreachable_server_is_reported_and_retried(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT)
     page = screen.page
 
@@ -603,7 +649,7 @@ def test_first_view_is_small_and_needs_no_query(
     assert statements == []
 
 
-def test_it_works_behind_a_proxy_that_removes_a_prefix(
+def test_page_works_behind_a_proxy_that_removes_a_prefix(
     browser: Browser, app: FastAPI, engine: Engine
 ) -> None:
     store(engine, HEAT)

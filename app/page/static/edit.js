@@ -1,12 +1,25 @@
 import { call } from "./api.js";
 import { ask, field, h, showProblems } from "./dom.js";
 
-const FIELDS = { title: ["Title"], year: ["Year"], genres: ["Genres", "separated by commas"],
-  imdb_id: ["IMDb id", "such as tt0133093"], tmdb_id: ["TMDB id", "a number"] };
+// What is not a number is sent as text, and the API's error message explains it.
+const number = (text) => (/^[0-9]+$/.test(text) ? Number(text) : text || null);
+function list(text) {
+  const names = text.split(",").map((name) => name.trim()).filter(Boolean);
+  return names.length ? names : ["Unknown"]; // as the API stores a movie without genres
+}
+// Label, hint and conversion to JSON of each field.
+const FIELDS = { title: ["Title", "", String], year: ["Year", "", number],
+  genres: ["Genres", "separated by commas", list],
+  imdb_id: ["IMDb id", "such as tt0133093", (text) => text || null],
+  tmdb_id: ["TMDB id", "a number", number] };
 const asText = (value) => (Array.isArray(value) ? value.join(", ") : `${value ?? ""}`);
 const differs = (one, other) => (name) => asText(one[name]) !== asText(other[name]);
 
-/** Two versions of a movie side by side; what differs is marked. */
+/** The fields of a form that differ from the movie, as the API expects them. */
+const changesIn = (form, movie) => Object.fromEntries(Object.keys(FIELDS)
+  .filter(differs(form, movie)).map((name) => [name, FIELDS[name][2](form[name])]));
+
+/** Two versions of a movie side by side, with their differences marked. */
 function versions(mine, stored) {
   const cell = (movie, name) => h("td", { dir: "auto" }, asText(movie[name]));
   const row = ([name, [label]]) => h("tr", { class: differs(mine, stored)(name) && "differs" },
@@ -17,35 +30,29 @@ function versions(mine, stored) {
 }
 
 /**
- * Change a movie that the viewer has seen. If someone else has changed it since, both versions are
- * shown and the viewer decides; null leaves it as it is stored. A new rating is no reason to ask.
+ * Change the movie that the viewer has seen, or delete it if there is no form. Only fields that
+ * differ are sent, so fields unknown to this page keep their values. If someone else has changed
+ * the movie, the viewer compares both versions and decides; null means that nothing was stored.
  */
-export async function change(path, request, { data: seen, etag }, action) {
+export async function change(path, { data: seen, etag }, action, form) {
   for (;;) {
+    const body = form && changesIn(form, seen);
+    if (body && !Object.keys(body).length) return { data: seen };
     try {
-      return await call(path, { ...request, etag });
+      return await call(path, { method: form ? "PATCH" : "DELETE", body, etag });
     } catch (error) {
       if (error.status !== 412) throw error;
     }
     const stored = await call(path);
-    const content = versions(request.body ?? seen, stored.data);
+    const content = versions(form ?? seen, stored.data);
+    // The ETag changes with each rating too, which is no reason to ask.
     const isChanged = Object.keys(FIELDS).some(differs(seen, stored.data));
     if (isChanged && !(await ask("Someone else has changed it", action, content))) return null;
     ({ data: seen, etag } = stored);
   }
 }
 
-/** The movie in a form. What is no number stays text, so that the API says what is wrong with it. */
-function movieIn(form) {
-  const entries = [...new FormData(form)].map(([name, value]) => [name, value.trim()]);
-  const { title, year, genres, imdb_id, tmdb_id } = Object.fromEntries(entries);
-  const number = (text) => (/^[0-9]+$/.test(text) ? Number(text) : text);
-  const named = genres.split(",").map((genre) => genre.trim()).filter(Boolean);
-  return { title, year: number(year), ...(named.length && { genres: named }),
-    imdb_id: imdb_id || null, tmdb_id: tmdb_id ? number(tmdb_id) : null };
-}
-
-/** The form of the movie whose id the address has, or of a new one. */
+/** The form of the movie whose id is in the address, or of a new one. */
 export async function edit({ main, state, signal, go }) {
   const path = state.has("id") && `movies/${encodeURIComponent(state.get("id"))}`;
   const seen = path ? await call(path, { signal }) : { data: {} };
@@ -57,10 +64,11 @@ export async function edit({ main, state, signal, go }) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     showProblems(form);
-    const body = movieIn(form);
+    const entries = [...new FormData(form)].map(([name, value]) => [name, value.trim()]);
+    const filled = Object.fromEntries(entries);
     try {
-      const saved = path ? await change(path, { method: "PUT", body }, seen, "Save mine")
-        : await call("movies", { method: "POST", body });
+      const saved = path ? await change(path, seen, "Save mine", filled)
+        : await call("movies", { method: "POST", body: changesIn(filled, {}) });
       if (saved) await go(`?view=movie&id=${saved.data.id}`, { replace: true });
     } catch (error) {
       showProblems(form, error.problems);

@@ -20,7 +20,7 @@ export async function movie({ main, state, signal, go, user }) {
     const warning = h("p", {}, "Its ratings go with it. This cannot be undone.");
     if (!(await ask(`Delete “\u2068${nameOf(seen.data)}\u2069”?`, "Delete", warning))) return;
     try {
-      if (await change(path, { method: "DELETE" }, seen, "Delete")) await go("./", { replace: true });
+      if (await change(path, seen, "Delete")) await go("./", { replace: true });
     } catch (error) {
       problem.textContent = error.message;
     }
