@@ -117,6 +117,20 @@ def database_url(sqlite_url: str) -> str:
 
 
 @pytest.fixture
+def removed() -> list[str]:
+    """Capabilities that the application does without."""
+    return []
+
+
+@pytest.fixture
+def app(settings: Settings, removed: list[str], monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    """The application, without the removed capabilities."""
+    for capability in removed:
+        monkeypatch.setattr(f"app.{capability}.install", lambda _: None)
+    return create_app(settings)
+
+
+@pytest.fixture
 def engine(app: FastAPI) -> Engine:
     """The application's engine."""
     engine: Engine = app.state.engine
@@ -639,14 +653,127 @@ def test_first_view_is_small_and_needs_no_query(
     page.on("requestfinished", lambda request: requests.append(request))  # noqa: PLW0108 - Playwright marks it
     page.goto("/")
     page.wait_for_load_state("networkidle")
-    sizes = [request.sizes() for request in requests]
+    called = [request.url.removeprefix(server.url) for request in requests]
+    sizes = dict(zip(called, [request.sizes() for request in requests], strict=True))
     context.close()
 
-    called = [request.url.removeprefix(server.url) for request in requests]
-    assert {"/", "/genres", "/movies?sort=-rating_count&limit=24&offset=0"} <= {*called}
-    transferred = sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
+    cards = "/movies?sort=-rating_count&limit=24&offset=0"
+    assert {"/", "/genres", cards} <= {*called}
+    # The document is large, and requested when the cards have arrived.
+    assert called.index("/openapi.json") > called.index(cards)
+    del sizes["/openapi.json"]
+    transferred = sum(
+        size["responseBodySize"] + size["responseHeadersSize"] for size in sizes.values()
+    )
     assert transferred < FIRST_VIEW_MAX_BYTES
     assert statements == []
+
+
+def test_openapi_document_is_requested_once_and_delays_no_card(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT, RONIN)
+    held: list[Route] = []
+    page = screen.page
+    page.route("**/openapi.json", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    with page.expect_request("**/openapi.json"):
+        page.goto("/")
+    screen.expect_titles("Ronin", "Heat")
+    page.locator(".card").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ronin")
+    page.wait_for_timeout(100)
+    assert len(held) == 1
+    held[0].continue_()
+
+    expect(page.get_by_role("heading", name="Similar movies")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("removed", "hidden"),
+    [
+        ([], set()),
+        (["recommender"], {"For you"}),
+        (["movielens"], {"movies.csv", "ratings.csv"}),
+    ],
+)
+def test_links_of_removed_capabilities_are_hidden(
+    screen: Screen, engine: Engine, hidden: set[str]
+) -> None:
+    store(engine, HEAT)
+    navigation = ["Catalogue", "Best", "For you", "My ratings", "Add a movie"]
+    files = ["API documentation", "movies.csv", "ratings.csv"]
+
+    screen.page.goto("/")
+
+    links = screen.page.locator(":is(nav[aria-label=Views], footer) a:visible")
+    expect(links).to_have_text([link for link in navigation + files if link not in hidden])
+
+
+@pytest.mark.parametrize("removed", [["recommender"]])
+def test_views_work_without_the_recommender(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT, RONIN)
+    page = screen.page
+    page.add_init_script(f"localStorage.setItem('user', '{USER}')")
+
+    page.goto("/?view=movie&id=1")
+    expect(page.get_by_role("link", name="For you")).to_be_hidden()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+    expect(page.get_by_role("heading", name="Similar movies")).to_have_count(0)
+    page.goto("/?view=for-you")  # a bookmark
+    page.get_by_role("main").get_by_role("link", name="the best movies").click()
+    screen.expect_titles("Heat", "Ronin")
+
+    assert screen.refused == []
+
+
+@pytest.mark.parametrize("removed", [["recommender"]])
+def test_late_openapi_document_does_not_bring_back_an_abandoned_view(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    held: list[Route] = []
+    page = screen.page
+    page.add_init_script(f"localStorage.setItem('user', '{USER}')")
+    page.route("**/openapi.json", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    with page.expect_request("**/openapi.json"):
+        page.goto("/?view=for-you")
+    page.get_by_role("link", name="Best").click()
+    screen.expect_titles("Heat")
+    held[0].continue_()
+    expect(page.get_by_role("link", name="For you")).to_be_hidden()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Best movies")
+
+
+@pytest.mark.parametrize("removed", [["recommender"]])
+def test_page_works_without_the_openapi_document(screen: Screen, engine: Engine) -> None:
+    store(engine, HEAT, RONIN)
+    page = screen.page
+    page.route("**/openapi.json", lambda route: route.fulfill(status=404, body="<p>No."))
+
+    page.goto("/?view=movie&id=1")
+    expect(page.locator("main[aria-busy]")).to_have_count(0)
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("Heat")
+    expect(page.get_by_role("heading", name="Similar movies")).to_have_count(0)
+    expect(page.get_by_role("link", name="For you")).to_be_visible()
+    assert screen.refused == [404, 404]  # the document and the similar movies
+
+
+@pytest.mark.parametrize("removed", [["recommender", "movielens"]])
+def test_links_of_removed_capabilities_are_hidden_behind_a_proxy(
+    browser: Browser, app: FastAPI
+) -> None:
+    with serving(app, root_path="/api") as server:
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        remove_prefix(page)
+        page.goto("/api/")
+        expect(page.get_by_role("link", name="For you")).to_be_hidden()
+        expect(page.locator("footer a:visible")).to_have_text("API documentation")
+        context.close()
 
 
 def test_page_works_behind_a_proxy_that_removes_a_prefix(

@@ -40,10 +40,19 @@ export async function call(path, { method = "GET", body, etag, signal } = {}) {
   }
 }
 
-/** What a call resolves to, undefined where the service lacks the route: it may be switched off. */
-export const ifServed = (calling) => calling.catch((error) => {
+/** Resolve to undefined instead of a 404. */
+export const ifFound = (calling) => calling.catch((error) => {
   if (error.status !== 404) throw error;
 });
+
+let paths;
+
+/** Tell whether the OpenAPI document lists a path. Without a document every path counts as served. */
+export async function serves(path) {
+  paths ??= fetch("openapi.json").then((response) => response.json()).catch(() => ({}));
+  const served = (await paths).paths;
+  return !served || path in served;
+}
 
 function unlessAborted(error) {
   if (error.name === "AbortError") throw error;

@@ -1,4 +1,4 @@
-import { call, ifServed, sleep } from "./api.js";
+import { call, ifFound, serves, sleep } from "./api.js";
 import { field, h, plural, showProblems } from "./dom.js";
 
 const PAGE = 24;
@@ -120,16 +120,17 @@ export async function best({ main, state, signal, go }) {
 /** Show a view for one user number, or a button to choose one. */
 async function person({ main, signal, user }, heading, contentOf) {
   const number = await user({ needed: true });
-  signal.throwIfAborted();
   const content = number ? await contentOf(number)
     : [h("button", { onclick: () => user({ change: true }) }, "Choose a user number")];
+  signal.throwIfAborted(); // the number may have changed
   main.replaceChildren(h("h1", {}, heading), ...content);
 }
 
 export const forYou = (context) => person(context, "For you", async (number) => {
   const path = `recommendations/${number}?limit=${PAGE}`;
-  const found = await ifServed(call(path, { signal: context.signal }));
-  if (!found) return [h("a", { href: "?view=best" }, "The best movies"), " are all there is here."];
+  const found = (await serves("/recommendations/{user_id}"))
+    && (await ifFound(call(path, { signal: context.signal })));
+  if (!found) return ["See ", h("a", { href: "?view=best" }, "the best movies"), " instead."];
   return [found.data.length ? cards(found.data, because) : "You have rated every movie."];
 });
 

@@ -1,3 +1,4 @@
+import { serves } from "./api.js";
 import { ask, field, h } from "./dom.js";
 import { edit } from "./edit.js";
 import { best, catalogue, forYou, myRatings } from "./lists.js";
@@ -68,4 +69,7 @@ document.addEventListener("click", (event) => {
 addEventListener("popstate", (event) => show({ scroll: event.state?.scroll }));
 history.scrollRestoration = "manual";
 user();
-show({ focus: false });
+await show({ focus: false });
+// Only now, so that the document does not delay the first view.
+for (const link of document.querySelectorAll("[data-path]"))
+  link.hidden = !(await serves(link.dataset.path));

@@ -1,4 +1,4 @@
-import { call, ifServed } from "./api.js";
+import { call, ifFound, serves } from "./api.js";
 import { ask, h, plural } from "./dom.js";
 import { change } from "./edit.js";
 import { averageOf, cards, nameOf, poster } from "./lists.js";
@@ -41,7 +41,8 @@ export async function movie({ main, state, signal, go, user }) {
     h("div", {}, h("h1", { dir: "auto" }, nameOf(seen.data)),
       h("p", { class: "facts" }, year, genres), summary, own, problem, actions)));
 
-  const similar = await ifServed(call(`${path}/similar?limit=12`, { signal }));
+  if (!(await serves("/movies/{movie_id}/similar"))) return;
+  const similar = await ifFound(call(`${path}/similar?limit=12`, { signal }));
   if (similar?.data.length) main.append(h("h2", {}, "Similar movies"), cards(similar.data));
 }
 
