@@ -33,6 +33,8 @@ from tests.server import Server, serving
 pytestmark = [pytest.mark.slow, pytest.mark.ci, needs_chromium]
 
 USER = 7
+# Two users of one browser.
+FIRST, SECOND = 1, 2
 MANY = [Sample(f"Alien {number}", 1980 + number, "Horror") for number in range(30)]
 # Each view with a text that it shows when it is complete.
 VIEWS = {
@@ -541,6 +543,171 @@ def test_api_key_is_asked_for_and_kept_for_the_session_only(
         context.close()
 
     assert [row["title"] for row in movie_rows(app.state.engine)] == ["Heat"]
+
+
+@pytest.fixture
+def two_users(other: Page, engine: Engine) -> None:
+    """Two users who rated Heat the same, the second also Ronin. The first one is chosen."""
+    heat, ronin, _ = store(engine, HEAT, RONIN, MANY[0])
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        for movie_id, score, user in ((heat, 4, FIRST), (heat, 4, SECOND), (ronin, 3, SECOND)):
+            repository.add_rating(movie_id, score, user)
+    other.goto("/?view=best")
+    switch_user(other, FIRST)
+
+
+def ratings_of_heat(engine: Engine) -> dict[int | None, int]:
+    """Return the scores of the first movie by user."""
+    return {row["user_id"]: row["score"] for row in rating_rows(engine) if row["movie_id"] == 1}
+
+
+@pytest.mark.usefixtures("two_users")
+def test_click_on_stars_counts_for_the_user_they_were_drawn_for(
+    screen: Screen, other: Page, engine: Engine
+) -> None:
+    held: list[Route] = []
+    page = screen.page
+    page.route(f"**/ratings?*user_id={SECOND}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/?view=movie&id=1")
+    expect(page.get_by_role("button", name="4 stars")).to_have_attribute("aria-pressed", "true")
+    switch_user(other, SECOND)  # the held request keeps the first user's stars on the screen
+    with page.expect_response(lambda response: response.request.method == "DELETE"):
+        page.get_by_role("button", name="4 stars").click()
+
+    assert ratings_of_heat(engine) == {SECOND: 4}
+
+
+@pytest.mark.usefixtures("two_users")
+def test_waiting_click_counts_for_the_user_who_clicked(
+    screen: Screen, other: Page, engine: Engine
+) -> None:
+    held: list[Route] = []
+    page = screen.page
+    page.route("**/ratings", lambda route: held.append(route), times=1)  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/?view=movie&id=1")
+    with page.expect_request("**/ratings"):
+        page.get_by_role("button", name="2 stars").click()
+    page.get_by_role("button", name="5 stars").click()
+    switch_user(other, SECOND)
+    with page.expect_response(
+        lambda response: (response.request.post_data_json or {}).get("score") == 5
+    ):
+        held[0].continue_()
+
+    assert ratings_of_heat(engine) == {FIRST: 5, SECOND: 4}
+    expect(page.get_by_role("button", name="4 stars")).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.parametrize("signal", ["storage", "pageshow"])
+@pytest.mark.usefixtures("two_users")
+def test_tab_shows_the_user_chosen_in_another_tab(
+    screen: Screen, other: Page, engine: Engine, signal: str
+) -> None:
+    with Session(engine) as session:
+        MovieRepository(session).add_rating(1, 2, SECOND)
+    page = screen.page
+
+    page.goto("/?view=movie&id=1")
+    expect(page.get_by_role("button", name="4 stars")).to_have_attribute("aria-pressed", "true")
+    if signal == "storage":
+        switch_user(other, SECOND)
+    else:  # Playwright disables the cache from which Back restores a page
+        page.evaluate(
+            f"localStorage.setItem('user', '{SECOND}');"
+            "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+        )
+
+    expect(page.get_by_role("button", name="2 stars")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name=f"User {SECOND}")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("view", "path", "titles"),
+    [
+        ("my-ratings", f"ratings?user_id={FIRST}&limit=1", ["Ronin", "Heat"]),
+        ("for-you", f"recommendations/{FIRST}?limit=24", ["Alien 0"]),
+    ],
+)
+@pytest.mark.usefixtures("two_users")
+def test_late_response_for_another_user_is_not_shown(
+    screen: Screen, other: Page, view: str, path: str, titles: list[str]
+) -> None:
+    held: list[Route] = []
+    page = screen.page
+    page.route(f"**/{path}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    with page.expect_request(f"**/{path}"):
+        page.goto(f"/?view={view}")
+    switch_user(other, SECOND)
+    held[0].continue_()
+    page.wait_for_load_state("networkidle")
+
+    screen.expect_titles(*titles)
+    expect(page.get_by_role("button", name=f"User {SECOND}")).to_be_visible()
+
+
+def test_stars_drawn_without_a_user_store_nothing_for_one_chosen_in_another_tab(
+    screen: Screen, other: Page, engine: Engine
+) -> None:
+    store(engine, HEAT)
+    with Session(engine) as session:
+        MovieRepository(session).add_rating(1, 4, SECOND)
+    held: list[Route] = []
+    page = screen.page
+    page.route(f"**/ratings?*user_id={SECOND}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+
+    page.goto("/?view=movie&id=1")
+    page.get_by_role("button", name="1 star", exact=True).click()
+    expect(page.get_by_label("User number")).to_be_visible()
+    other.goto("/")
+    with page.expect_request(f"**/ratings?*user_id={SECOND}"):
+        switch_user(other, SECOND)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="1 star", exact=True).click()  # the view is not redrawn yet
+    held[0].continue_()
+    expect(page.get_by_role("button", name="4 stars")).to_have_attribute("aria-pressed", "true")
+
+    assert ratings_of_heat(engine) == {SECOND: 4}
+
+
+@pytest.mark.usefixtures("two_users")
+def test_form_is_kept_when_another_tab_changes_the_user(screen: Screen, other: Page) -> None:
+    screen.page.goto("/?view=edit&id=1")
+    screen.page.get_by_label("Title").fill("Heat!")
+    switch_user(other, SECOND)
+    expect(screen.page.get_by_role("button", name=f"User {SECOND}")).to_be_visible()
+
+    expect(screen.page.get_by_label("Title")).to_have_value("Heat!")
+
+
+def test_api_key_is_shared_with_other_tabs(browser: Browser, sqlite_url: str) -> None:
+    settings = Settings(database_url=sqlite_url, auto_setup=False, api_key=SecretStr("secret"))
+    with serving(create_app(settings)) as server:
+        context = browser.new_context(base_url=server.url)
+        first, waiting, quiet = (context.new_page() for _ in range(3))
+        for page in (first, waiting, quiet):
+            page.goto("/?view=add")
+            page.get_by_label("Year").fill("1995")
+        for page, title in ((first, "First"), (waiting, "Waiting")):
+            page.get_by_label("Title").fill(title)
+            page.get_by_role("button", name="Save").click()
+            expect(page.get_by_label("API key")).to_be_visible()
+        first.get_by_label("API key").fill("secret")
+        first.get_by_role("button", name="Use key").click()
+        expect(first.get_by_role("heading", level=1)).to_have_text("First")
+        expect(waiting.get_by_role("heading", level=1)).to_have_text("Waiting")
+        late = context.new_page()
+        late.goto("/?view=add")
+        late.get_by_label("Year").fill("1995")
+        for page, title in ((quiet, "Quiet"), (late, "Late")):
+            page.get_by_label("Title").fill(title)
+            page.get_by_role("button", name="Save").click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(title)
+        assert late.evaluate("localStorage.length") == 0
+        context.close()
 
 
 def test_unreachable_server_is_reported_and_retried(screen: Screen, engine: Engine) -> None:

@@ -17,9 +17,9 @@ export class ApiError extends Error {
  */
 export async function call(path, { method = "GET", body, etag, signal } = {}) {
   for (let pause = 500; ; pause = Math.min(2 * pause, 5000)) {
-    const key = method !== "GET" && sessionStorage.getItem("key");
+    const key = sessionStorage.getItem("key");
     const headers = { ...(body && { "Content-Type": "application/json" }),
-      ...(etag && { "If-Match": etag }), ...(key && { "X-API-Key": key }) };
+      ...(etag && { "If-Match": etag }), ...(key && method !== "GET" && { "X-API-Key": key }) };
     const request = { method, headers, signal, body: body && JSON.stringify(body) };
     const response = await fetch(path, request).catch(unlessAborted);
     if (response?.ok) {
@@ -30,7 +30,7 @@ export async function call(path, { method = "GET", body, etag, signal } = {}) {
     // A proxy's error page is not JSON.
     const { detail } = await response?.json().catch(unlessAborted) ?? {};
     const lost = !response || [502, 503, 504].includes(response.status);
-    if (response?.status === 401) await askForKey(detail);
+    if (response?.status === 401) await replaceKey(key, detail);
     else if (!lost || method !== "GET")
       throw new ApiError(response?.status, detail ?? "The service cannot be reached, try again");
     else {
@@ -63,12 +63,27 @@ function report(text) {
   if (place.textContent !== text) place.textContent = text;
 }
 
-async function askForKey(detail) {
+// Tabs share the API key over a channel, because localStorage would keep it after they are closed.
+const tabs = new BroadcastChannel(`API key of ${location.pathname}`);
+tabs.addEventListener("message", ({ data }) => {
+  const key = sessionStorage.getItem("key");
+  if (data === null) return key && tabs.postMessage(key);
+  sessionStorage.setItem("key", data);
+  document.getElementById("key")?.closest("dialog").close();
+});
+if (!sessionStorage.getItem("key")) tabs.postMessage(null);
+
+/** Ask for another key than the refused one, unless a tab has one already. */
+async function replaceKey(refused, detail) {
+  const isReplaced = () => sessionStorage.getItem("key") !== refused;
+  if (isReplaced()) return;
   const input = h("input", { type: "password", required: "", autocomplete: "off" });
-  field("API key", "key", input, "kept until this tab is closed");
+  field("API key", "key", input, "kept until you close this page's tabs");
   const key = await ask("A key is needed", "Use key", h("p", {}, `${detail}.`), input);
-  if (key === null) throw new ApiError(401, detail);
-  sessionStorage.setItem("key", key);
+  if (key !== null) {
+    sessionStorage.setItem("key", key);
+    tabs.postMessage(key);
+  } else if (!isReplaced()) throw new ApiError(401, detail);
 }
 
 export const sleep = (milliseconds, signal) => new Promise((resolve, reject) => {

@@ -4,10 +4,12 @@ import { edit } from "./edit.js";
 import { best, catalogue, forYou, myRatings } from "./lists.js";
 import { movie } from "./movie.js";
 
+const PERSONAL = new Set(["movie", "for-you", "my-ratings"]); // drawn for one user number
 const VIEWS = { __proto__: null, best, movie, add: edit, edit, "for-you": forYou, "my-ratings": myRatings };
 const main = document.getElementById("main");
 const userButton = document.getElementById("user");
 let shown = new AbortController();
+let number = null; // the user number of this tab, which localStorage shares with the others
 const viewOf = (address) => new URL(address).searchParams.get("view");
 
 /** Show the view that the address names, and abort the requests of the one before. */
@@ -43,18 +45,24 @@ function go(address, { replace = false } = {}) {
   return show();
 }
 
-/** The viewer's user number, which is asked for if it is needed and not known; null without. */
-async function user({ needed = false, change = false } = {}) {
-  const known = localStorage.getItem("user");
-  if (change || (needed && !known)) {
-    const input = h("input", { type: "number", min: 1, max: 2 ** 53 - 1, required: "", value: known });
-    field("User number", "number", input, "remembered by this browser");
-    const chosen = await ask("Which user are you?", "Use number", null, input);
-    if (chosen) localStorage.setItem("user", Number(chosen));
-    if (chosen && change && !main.querySelector(".edit")) show();
-  }
-  const number = localStorage.getItem("user");
+/** Take over the stored user number. A view drawn for another one is drawn again. */
+function adoptNumber({ redraw = true } = {}) {
+  const stored = localStorage.getItem("user");
+  if (stored === number) return;
+  number = stored;
   userButton.textContent = number ? `User ${number}` : "Choose user";
+  if (redraw && PERSONAL.has(viewOf(location.href))) show({ scroll: scrollY });
+}
+
+/** This tab's user number. Asks for one if it is `needed` and unknown; null if none is chosen. */
+async function user({ needed = false, change = false } = {}) {
+  if (!change && (number || !needed)) return number;
+  const input = h("input", { type: "number", min: 1, max: 2 ** 53 - 1, required: "", value: number });
+  field("User number", "number", input, "remembered by this browser");
+  const chosen = await ask("Which user are you?", "Use number", null, input);
+  if (!chosen) return null;
+  localStorage.setItem("user", Number(chosen));
+  adoptNumber({ redraw: change });
   return number;
 }
 
@@ -67,8 +75,10 @@ document.addEventListener("click", (event) => {
   return link.hash ? main.focus() : go(link.href);
 });
 addEventListener("popstate", (event) => show({ scroll: event.state?.scroll }));
+addEventListener("storage", adoptNumber);
+addEventListener("pageshow", adoptNumber); // a page restored by Back has missed storage events
 history.scrollRestoration = "manual";
-user();
+adoptNumber({ redraw: false });
 await show({ focus: false });
 // Only now, so that the document does not delay the first view.
 for (const link of document.querySelectorAll("[data-path]"))

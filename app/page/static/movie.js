@@ -56,10 +56,13 @@ function chart(scores) {
     }));
 }
 
-/** The viewer's rating. A click on the present number of stars withdraws it. */
+/**
+ * The viewer's rating; a click on the current number of stars withdraws it. A click counts for the
+ * user number that the stars were drawn for, even if the viewer has changed it since.
+ */
 async function stars({ id, user, problem, signal, rated }) {
-  const number = await user();
-  // The list, since a 404 for each movie that is not rated would fill the browser's console.
+  let number = await user();
+  // Read the list, because a 404 for each unrated movie would fill the browser's console.
   const path = `ratings?movie_id=${id}&user_id=${number}`;
   let score = number && (await call(path, { signal })).data[0]?.score;
   let queue = Promise.resolve(); // stores clicks in their order
@@ -78,7 +81,8 @@ async function stars({ id, user, problem, signal, rated }) {
   }
 
   async function rate(value) {
-    const [movie_id, user_id] = [Number(id), Number(await user({ needed: true }))];
+    if (!number && !signal.aborted) number = await user({ needed: true });
+    const [movie_id, user_id] = [Number(id), Number(number)];
     if (!user_id) return;
     let before = score;
     paint(value === before ? null : value);
@@ -88,6 +92,7 @@ async function stars({ id, user, problem, signal, rated }) {
       [before, problem.textContent] = [score, ""];
       await rated();
     } catch (error) {
+      if (signal.aborted) return;
       paint(before);
       problem.textContent = error.message;
     }
