@@ -80,6 +80,6 @@ addEventListener("pageshow", adoptNumber); // a page restored by Back has missed
 history.scrollRestoration = "manual";
 adoptNumber({ redraw: false });
 await show({ focus: false });
-// Only now, so that the document does not delay the first view.
+// Request the document last: it is large, and the first view does not need it.
 for (const link of document.querySelectorAll("[data-path]"))
   link.hidden = !(await serves(link.dataset.path));
