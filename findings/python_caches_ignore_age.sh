@@ -9,7 +9,8 @@
 #   4.2.3) includes the Age field: 100 is more than 60.
 # Versions: hishel 2.0.0, httpx 0.28.1, requests-cache 1.3.3, CacheControl 0.14.4, requests 2.34.2.
 # Documentation: hishel describes its mode as following RFC 9111; only a comment in its source says
-#   that the age is simplified to now - Date. The pages of the other two do not mention Age.
+#   that the age is simplified to now - Date. requests-cache lists the headers that it supports, and
+#   Age is not among them.
 # Output (requests that reached the server, of two):
 #   without Age: hishel 1, requests-cache 1, CacheControl 1
 #   Age: 100     hishel 1, requests-cache 1, CacheControl 1

@@ -8,8 +8,7 @@
 # Expected: two different URLs are two entries, as in hishel and CacheControl. RFC 3986 (6.2) has no
 #   reordering of the query among the ways in which URLs may be normalized.
 # Versions: requests-cache 1.3.3, CacheControl 0.14.4, requests 2.34.2.
-# Documentation: says that parameters are sorted so that their order does not matter; it does not say
-#   that this includes the values of one repeated parameter.
+# Documentation: says otherwise: normalization is meant for variations that do not modify the content.
 # Output:
 #   requests-cache  ['title', 'year'] -> title,year  ['year', 'title'] -> title,year
 #   CacheControl    ['title', 'year'] -> title,year  ['year', 'title'] -> year,title
