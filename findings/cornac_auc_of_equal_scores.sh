@@ -18,7 +18,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" cornac==3.0.1 scikit-learn==1.9.1 numpy==2.4.6
 
 MPLCONFIGDIR="$folder" "$folder/venv/bin/python" -W ignore - <<'PYTHON'

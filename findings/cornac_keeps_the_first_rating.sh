@@ -18,7 +18,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" cornac==3.0.1 scikit-surprise==1.1.5 \
     scipy==1.17.1 pandas==3.1.1 numpy==2.4.6
 

@@ -20,7 +20,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" datafusion==55.0.0 duckdb==2.0.1 pyarrow==26.0.1
 
 "$folder/venv/bin/python" - <<'PYTHON'

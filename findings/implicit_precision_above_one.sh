@@ -16,7 +16,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" implicit==0.7.3 numpy==2.4.6 scipy==1.17.1
 
 OPENBLAS_NUM_THREADS=1 "$folder/venv/bin/python" - <<'PYTHON'

@@ -19,7 +19,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" lenskit==2025.8.1 ir-measures==0.4.3
 
 "$folder/venv/bin/python" - <<'PYTHON'

@@ -20,7 +20,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" requests==2.34.2 httpx==0.28.1 httpx2==2.16.2 aiohttp==3.14.5
 
 "$folder/venv/bin/python" - <<'PYTHON'

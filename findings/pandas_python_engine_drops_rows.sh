@@ -19,7 +19,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" pandas==3.1.1 pyarrow==26.0.1 numpy==2.4.6
 
 "$folder/venv/bin/python" - <<'PYTHON'

@@ -19,7 +19,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" 'hishel[httpx]==2.0.0' httpx==0.28.1 \
     requests-cache==1.3.3 cachecontrol==0.14.4 requests==2.34.2
 

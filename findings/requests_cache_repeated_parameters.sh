@@ -16,7 +16,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" requests-cache==1.3.3 cachecontrol==0.14.4 requests==2.34.2
 
 "$folder/venv/bin/python" - <<'PYTHON'

@@ -11,15 +11,15 @@
 # Documentation: says that table models are not validated when constructed. It does not mention
 #   model_validate_json(); SQLModel overrides model_validate() alone.
 # Output:
-#   {"title": "Heat", "year": 3}             table: refused / Movie(title='Heat', year=3)
-#   {"title": "Heat", "year": "1995"}        table: Movie(title='Heat', year=1995) / Movie(title='Heat', year='1995')
-#   {"year": 1995}                           table: refused / Movie(title=None, year=1995)
+#   {"title": "Heat", "year": 3}      table: refused / Heat, 3
+#   {"title": "Heat", "year": "1995"} table: Heat, 1995 / Heat, '1995'
+#   {"year": 1995}                    table: refused / None, 1995
 #   fields alone refuse: [True, False, True] and [True, False, True]
 set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" sqlmodel==0.0.50 pydantic==2.14.3 sqlalchemy==2.1.9
 
 "$folder/venv/bin/python" - <<'PYTHON'
@@ -44,8 +44,7 @@ def attempt(validate, data) -> str:
         movie = validate(data)
     except ValidationError:
         return "refused"
-    title = getattr(movie, "title", None)
-    return f"Movie(title={title!r}, year={movie.year!r})"
+    return f"{getattr(movie, 'title', None)}, {movie.year!r}"
 
 
 rows = [{"title": "Heat", "year": 3}, {"title": "Heat", "year": "1995"}, {"year": 1995}]
@@ -53,16 +52,16 @@ seen = []
 for row in rows:
     text = json.dumps(row)
     seen.append((attempt(Movie.model_validate, row), attempt(Movie.model_validate_json, text)))
-    print(f"{text:40} table: {seen[-1][0]} / {seen[-1][1]}")
+    print(f"{text:33} table: {seen[-1][0]} / {seen[-1][1]}")
 fields = [attempt(MovieFields.model_validate, row) == "refused" for row in rows]
 fields_json = [
     attempt(MovieFields.model_validate_json, json.dumps(row)) == "refused" for row in rows
 ]
 print(f"fields alone refuse: {fields} and {fields_json}")
 expected = [
-    ("refused", "Movie(title='Heat', year=3)"),
-    ("Movie(title='Heat', year=1995)", "Movie(title='Heat', year='1995')"),
-    ("refused", "Movie(title=None, year=1995)"),
+    ("refused", "Heat, 3"),
+    ("Heat, 1995", "Heat, '1995'"),
+    ("refused", "None, 1995"),
 ]
 if seen != expected or fields != [True, False, True] or fields_json != fields:
     sys.exit("the behaviour has changed")

@@ -18,7 +18,7 @@ set -euo pipefail
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-uv venv -q "$folder/venv"
+uv venv -q --python 3.11 "$folder/venv"
 uv pip install -q --python "$folder/venv" sqlmodel==0.0.50 fastapi==0.165.0 pydantic==2.14.3 \
     sqlalchemy==2.1.9 httpx2==2.16.2
 
