@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # implicit reports a precision of 13 and an NDCG of 4 when K is larger than the catalogue.
 #
-# Behaviour: recommend() fills a list that is longer than the catalogue with item 0. The evaluation
-#   counts each of these fillers: as a hit again and again if item 0 is among the user's test items,
-#   otherwise as one more wrong item, which makes the AUC negative. precision, map and ndcg leave the
-#   range from 0 to 1, and nothing warns. Item ids start at 0, so item 0 is a real movie.
+# Behaviour: recommend() fills a list that is longer than the catalogue: with item 0, which is a real
+#   movie, after matrix factorization, and with -1 in the nearest-neighbour models. The evaluation
+#   counts each filler. Item 0 is a hit again and again if it is among the user's test items: the
+#   precision, MAP and NDCG exceed 1. Any other filler is one more wrong item: the AUC is negative.
+#   Nothing warns.
 # Expected: metrics between 0 and 1, and the same value for every K beyond the catalogue.
 # Versions: implicit 0.7.3, numpy 2.4.6, scipy 1.17.1.
 # Documentation: says what K is, and nothing about lists that cannot be filled.

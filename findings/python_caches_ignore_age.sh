@@ -4,7 +4,7 @@
 # Behaviour: the server answers with Cache-Control: max-age=60 and Age: 100, as a proxy does that has
 #   held the response for 100 seconds. hishel with its RFC 9111 mode switched on, requests-cache with
 #   cache_control=True and CacheControl store it and answer the second request themselves for another
-#   60 seconds. None of them reads Age. Behind a proxy each of them doubles a response's lifetime.
+#   60 seconds. None of them reads Age. Behind a proxy they can double a response's lifetime.
 # Expected: a second request to the server, because the age that a cache has to compute (RFC 9111,
 #   4.2.3) includes the Age field: 100 is more than 60.
 # Versions: hishel 2.0.0, httpx 0.28.1, requests-cache 1.3.3, CacheControl 0.14.4, requests 2.34.2.
