@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A user who rates a movie twice counts in four ways in four recommender libraries.
+# A rating that replaces an earlier one counts in four ways in Cornac, Surprise, SciPy and pandas.
 #
 # Behaviour: the log has user 1 giving movie 10 one star and later five, and movie 20 three. Cornac
 #   keeps the first rating and drops the later one; it warns that a duplicate was removed, not which.
@@ -8,7 +8,7 @@
 #   them to 3.0. None refuses the input.
 # Expected: the later rating replaces the earlier one, or an error. No library keeps the later one.
 # Versions: cornac 3.0.1, scikit-surprise 1.1.5, scipy 1.17.1, pandas 3.1.1, numpy 2.4.6.
-# Documentation: SciPy and pandas state their rule. Cornac's and Surprise's pages are silent.
+# Documentation: SciPy and pandas state their rule. The docstrings of Cornac and Surprise are silent.
 # Output:
 #   cornac    {'10': 1.0, '20': 3.0} mean 2.0
 #   surprise  {'10': [1.0, 5.0], '20': [3.0]} mean 3.0

@@ -11,7 +11,7 @@
 # Versions: datasette 0.65.5, httpx 0.28.1, with SQLite 3.40.1.
 # Documentation: describes sorting and the links between pages, and no limit on a column's type.
 #   SQLite's page on CREATE TABLE says that columns made from expressions have no type.
-# Output (pages are no more followed after the twelfth):
+# Output (at most twelve pages are followed):
 #   average as computed: up 2 pages, 10 rows, 10 different; down 12 pages, 120 rows, 10 different
 #   average REAL:        up 6 pages, 60 rows, 60 different; down 6 pages, 60 rows, 60 different
 set -euo pipefail

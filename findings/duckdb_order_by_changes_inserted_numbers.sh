@@ -8,7 +8,8 @@
 #   follows rounds halves to even: 0, 2 and 4. The mean of the five scores falls from 3.0 to 2.4.
 # Expected: clauses that keep every row do not change a value. (PostgreSQL's COPY refuses 2.5.)
 # Versions: duckdb 2.0.1.
-# Documentation: the pages on CSV import and casts mention neither the hand-over nor the two rules.
+# Documentation: says that COPY uses the table's types, and not that INSERT sometimes does; and that
+#   a cast to an integer rounds, not how.
 # Output:
 #   SELECT *                       [1, 2, 3, 4, 5] mean 3.0
 #   SELECT * ... WHERE score > 0   [0, 2, 2, 4, 4] mean 2.4

@@ -8,9 +8,10 @@
 #   now means over one user, 1.0, without a warning. (It does warn of the reverse, a list without
 #   test data.) So the less a model answers, the better it looks in an evaluation from saved files.
 # Expected: the same numbers. A test user without recommendations counts as 0, as in ir_measures.
-# Also seen: precision of the empty lists is 0 in list_summary() and NaN in global_metrics().
+# Also: precision of the empty lists is 0 in list_summary() and NaN in global_metrics().
 # Versions: lenskit 2025.8.1, ir_measures 0.4.3. LensKit brings PyTorch: 5.6 GB for the time being.
-# Documentation: describes both steps, and not what happens to empty lists or absent users.
+# Documentation: to_df() and from_df() are said to exclude empty lists; what that does to a mean is
+#   not said. global_metrics() is said to leave out the means of per-list metrics, and has them.
 # Output:
 #   in memory:     3 lists, Recall@10 0.333, Precision@10 0.167 or nan
 #   from a frame:  1 lists, Recall@10 1.000, Precision@10 0.500 or 0.5

@@ -11,7 +11,7 @@
 # Expected: "," in every case. The header has a comma and no "|", every line has the same number of
 #   commas, and RFC 4180 (2.2) leaves the last line break to the writer.
 # Versions: papaparse 5.7.1, Node.js 20.20.
-# Documentation: says that the delimiter is guessed from the first lines if none is given, no more.
+# Documentation: says that the delimiter is detected if none is given, and no more.
 # Output:
 #   8 movies, newline at the end: "|" Film 1,Action
 #   8 movies, no newline:         "," Film 1

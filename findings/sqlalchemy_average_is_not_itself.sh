@@ -4,8 +4,8 @@
 # Behaviour: Movie.total / Movie.votes of two Integer columns has the type Numeric. SQLite computes
 #   3.3333333333333335, and SQLAlchemy makes Decimal("3.3333333333") of it, with 10 digits after the
 #   point. As a parameter it is a float again, of those 10 digits. So no row has the average that was
-#   read, and pages by key never end: the last row of a page counts as coming after itself. With
-#   Movie.total * 1.0 / Movie.votes, which looks the same, the value is a float and all is well.
+#   read, and paging by key does not advance: the last row of a page counts as coming after itself. With
+#   Movie.total * 1.0 / Movie.votes, which looks the same, the value is a float and both work.
 # Expected: a value that was read compares as equal to itself, and division gives a float on SQLite,
 #   as func.avg() does.
 # Versions: sqlalchemy 2.1.9, with SQLite 3.40.1.

@@ -5,7 +5,7 @@
 #   Movie.model_validate(), which does. The same data as JSON text through model_validate_json() goes
 #   in unchecked: a title that is too long, a year out of range, no title at all, and a year or a date
 #   that stays a string. model_validate_strings() and TypeAdapter(Movie) are like it. The model
-#   without table=True, of the same fields, refuses all of them by either method.
+#   without table=True, of the same fields, refuses or converts each by either method.
 # Expected: the two methods differ in the form of their input and in nothing else, as in Pydantic.
 # Versions: sqlmodel 0.0.50, pydantic 2.14.3, sqlalchemy 2.1.9.
 # Documentation: says that table models are not validated when constructed. It does not mention

@@ -2,9 +2,9 @@
 # undici's cache downloads an unchanged response again after each 304.
 #
 # Behaviour: the response has Cache-Control: no-cache and an ETag, the usual pair for an API whose
-#   clients shall ask before they use a copy. undici's cache interceptor stores it and sends
+#   clients are to ask before they use a copy. undici's cache interceptor stores it and sends
 #   If-None-Match with the second request. When the 304 itself has Cache-Control, undici removes the
-#   entry, so the third request is a full download again, and so on in turns. A 304 without
+#   entry, so the third request is a full download again, and so on alternately. A 304 without
 #   Cache-Control keeps the entry, although such a 304 breaks RFC 9110.
 # Expected: one download, then a 304 for each request. RFC 9110 (15.4.5) requires a 304 to repeat
 #   Cache-Control, and RFC 9111 (4.3.4) has a 304 update the stored response, not remove it.
