@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 
@@ -18,28 +17,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-# uvicorn's exit code for a failed start-up: after any other, it restarts the worker forever.
-# Repeated here because scripts and notebooks read settings without loading a server.
+# uvicorn's exit code for a failed start-up; it restarts a worker that ends with any other.
+# A copy, because scripts and notebooks read settings without loading a server.
 STARTUP_FAILURE = 3
 PREFIX = "MOVIE_"
-LOCAL_ORIGINS = [
-    f"{scheme}://{host}:*"
-    for scheme in ("http", "https")
-    for host in ("localhost", "127.0.0.1", "[::1]")
-]
-DEFAULT_PORTS = {"http": 80, "https": 443}
-MAX_PORT = 65535
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_ORIGINS = [f"{scheme}://{host}:*" for scheme in ("http", "https") for host in LOCAL_HOSTS]
 
-_ORIGIN = re.compile(
-    # Pages, then apps and browser extensions that show one.
-    r"(?P<scheme>https?|capacitor|ionic|tauri|chrome-extension)://"
-    r"(?P<host>[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])"
-    r"(:((?P<port>[0-9]{1,5})|(?P<any_port>\*)))?/?",
-    re.IGNORECASE | re.ASCII,
-)
 _NAME = re.compile(rf"\b{PREFIX}\w+", re.IGNORECASE)
-_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
-# Kubernetes sets these in every pod, for each service whose name begins with "movie".
+# Kubernetes sets these in every pod, for each service whose name starts with "movie".
 _SERVICE_LINK = re.compile(
     r"MOVIE_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)", re.ASCII
 )
@@ -48,51 +34,47 @@ _SERVICE_LINK = re.compile(
 class Settings(BaseSettings):
     """The service's settings; each is an environment variable named ``MOVIE_`` + field.
 
-    The prefix is on purpose: a ``DATABASE_URL`` that belongs to another program must never be
-    migrated by this one.
+    The prefix keeps this program from migrating the ``DATABASE_URL`` of another program.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_file=PROJECT_ROOT / ".env",
-        extra="ignore",
-        hide_input_in_errors=True,
+        env_prefix=PREFIX, env_file=PROJECT_ROOT / ".env", extra="ignore", hide_input_in_errors=True
     )
 
     database_url: str = Field(
         default="sqlite:///./movies.db",
-        description="SQLite file or PostgreSQL. A relative file lies in the project's folder.",
+        description="SQLite file or PostgreSQL. A relative path starts at the project's folder.",
     )
     read_database_url: str | None = Field(
         default=None,
         description=(
-            "PostgreSQL's replicas, which are read from. Writes then wait until the synchronous "
-            "ones have applied them."
+            "PostgreSQL replicas to read from. Writes then wait until the synchronous replicas "
+            "have applied them."
         ),
     )
     auto_setup: bool = Field(
         default=True,
-        description="Bring the schema to head at start-up; load starter movies if there are none.",
+        description="Upgrade the schema at start-up; load starter movies if there are none.",
     )
     cors_origins: Annotated[list[str], NoDecode] = Field(
         default=LOCAL_ORIGINS,
         description=(
-            "Origins a browser may call from, separated by commas. The port * is any port or none; "
-            "* alone is every origin."
+            "Origins that a browser may call from, separated by commas. The port * means any port; "
+            "* alone means every origin."
         ),
     )
     allowed_hosts: Annotated[list[str], NoDecode] = Field(
         default=[],
         description=(
-            "Host names to answer to, separated by commas, beside those always allowed: IP "
-            "addresses, names without a dot, *.localhost, *.local and *.internal."
+            "Additional host names to answer to, separated by commas. IP addresses, names without "
+            "a dot, *.localhost, *.local and *.internal are always allowed."
         ),
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least severe log line that is written."
+        default="INFO", description="Minimum level of log lines."
     )
     log_format: Literal["text", "json"] = Field(
-        default="text", description="Plain lines, or one JSON object a line."
+        default="text", description="Plain lines, or one JSON object per line."
     )
 
     busy_timeout: float = Field(
@@ -101,29 +83,26 @@ class Settings(BaseSettings):
         le=3600,
         allow_inf_nan=False,
         description=(
-            "Seconds that a write waits for its turn, and then for the database's lock, "
-            "before it is answered 503."
+            "How long a write may queue and wait for the lock before it fails with 503, in seconds."
         ),
     )
     read_cache: bool = Field(
         default=True,
-        description="Answer repeated reads from memory while nobody commits. SQLite only.",
+        description="Serve repeated reads from memory until the next commit. SQLite only.",
     )
 
     metrics: bool = Field(
-        default=False,
-        description="Serve GET /metrics for Prometheus. Needs the extra metrics.",
+        default=False, description="Serve GET /metrics for Prometheus. Needs the extra metrics."
     )
 
     api_key: SecretStr | None = Field(
-        default=None,
-        description="When set, a request that writes needs it in the header X-API-Key.",
+        default=None, description="If set, writes need it in the header X-API-Key."
     )
     max_body_bytes: int = Field(
         default=64 * 1024,
         ge=1024,
         le=100 * 1024 * 1024,  # a body is held in memory
-        description="A longer body is answered 413.",
+        description="Maximum size of a body; a longer one gets 413.",
     )
 
     @field_validator("cors_origins", "allowed_hosts", mode="before")
@@ -132,16 +111,6 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _as_browsers_send_them(cls, value: list[str]) -> list[str]:
-        return [normalize_origin(origin) for origin in value]
-
-    @field_validator("allowed_hosts")
-    @classmethod
-    def _names_alone(cls, value: list[str]) -> list[str]:
-        return [_normalize_host(host.lower()).removesuffix(".") for host in value]
 
     @field_validator("api_key")
     @classmethod
@@ -165,11 +134,11 @@ class Settings(BaseSettings):
         if value is None:
             return None
         try:
-            # The short form is what hosting services hand out.
+            # Hosting services hand out the short form.
             url = make_url(re.sub(r"^postgres://", "postgresql://", value))
         except ArgumentError:
             raise ValueError("must be a URL such as sqlite:///./movies.db") from None
-        except ValueError:  # its own message would show a password that lacks its @
+        except ValueError:  # its message would show a password without an @ after it
             example = "postgresql://user:password@host:5432/movies"
             raise ValueError(f"must have a number as its port: {example}") from None
         if "\0" in str(url.database):
@@ -182,7 +151,7 @@ class Settings(BaseSettings):
                     raise ValueError("must have three slashes or four: sqlite:///./movies.db")
                 if url.database in (None, "", ":memory:"):
                     raise ValueError("must name a file: threads cannot share a database in memory")
-                # Commands run from any folder must mean the same database.
+                # Commands must find the same database from any folder.
                 path = PROJECT_ROOT / Path(str(url.database))
                 url = url.set(drivername="sqlite", database=str(path))
                 return url.render_as_string(hide_password=False)
@@ -204,52 +173,8 @@ class Settings(BaseSettings):
         return self
 
 
-def normalize_origin(origin: str) -> str:
-    """Return an origin as browsers send it: lower case, punycode, no default port.
-
-    ``*`` and ``null`` stay as they are, and so does ``*`` as a port.
-
-    Raises:
-        ValueError: no browser sends an origin like this one.
-    """
-    if origin in ("*", "null"):
-        return origin
-    parts = _ORIGIN.fullmatch(origin)
-    if parts is None or (parts["port"] and not 0 < int(parts["port"]) <= MAX_PORT):
-        shown = re.sub(r".*@", "...@", origin, flags=re.DOTALL)  # a password may stand before it
-        raise ValueError(
-            f"cannot match {shown[:100]!r}. Write origins like http://localhost:3000 or "
-            "https://example.com, without a path, and separate them by commas"
-        )
-    scheme, host = parts["scheme"].lower(), _normalize_host(parts["host"].lower())
-    if parts["any_port"]:
-        return f"{scheme}://{host}:*"
-    if parts["port"] and int(parts["port"]) != DEFAULT_PORTS.get(scheme):
-        return f"{scheme}://{host}:{int(parts['port'])}"
-    return f"{scheme}://{host}"
-
-
-def _normalize_host(host: str) -> str:
-    try:
-        if host.startswith("["):
-            return f"[{IPv6Address(host[1:-1])}]"
-        if host.rpartition(".")[2].isdecimal():
-            return str(IPv4Address(host))
-        encoded = host if host.isascii() else host.encode("idna").decode()
-        # Python's codec replaces some characters that browsers keep, such as the German sharp s.
-        lossless = encoded == host or encoded.encode().decode("idna") == host
-        if lossless and _HOST.fullmatch(encoded):
-            return encoded
-    except ValueError:
-        pass
-    raise ValueError(
-        f"cannot match the host {host[:100]!r}. Write it as a browser's address bar copies it: "
-        "example.com, 127.0.0.1, [::1] or xn--bcher-kva.example"
-    )
-
-
 def stop(message: str) -> NoReturn:
-    """End the program with a message, in the way that makes uvicorn start no worker again."""
+    """End the program with a message, and with the exit code that stops uvicorn from restarting."""
     sys.stderr.write(f"{message}\n")
     raise SystemExit(STARTUP_FAILURE)
 
@@ -273,7 +198,7 @@ def _unknown_names() -> Iterator[str]:
         name for name, value in os.environ.items() if not _SERVICE_LINK.match(f"{name}={value}")
     ]
     for name in dict.fromkeys([*environment, *_names_in_env_file()]):
-        # Names are read in any case.
+        # Setting names are case-insensitive.
         prefix, field = name[: len(PREFIX)].upper(), name[len(PREFIX) :].lower()
         if prefix != PREFIX or field in known or field.startswith("test_"):
             continue
@@ -285,7 +210,7 @@ def _unknown_names() -> Iterator[str]:
 
 
 def _names_in_env_file() -> Iterator[str]:
-    """Yield the names that .env sets, or end the program where it cannot be read."""
+    """Yield the names that .env sets, or end the program if it cannot be read."""
     path = Settings.model_config.get("env_file")
     if not isinstance(path, Path) or not os.path.lexists(path):
         return
@@ -302,26 +227,19 @@ def _names_in_env_file() -> Iterator[str]:
         if line.value is not None and name.upper().startswith(PREFIX):
             yield name
         elif lost := _NAME.search(line.original.string if line.error else name):
-            # Pydantic would skip the line: a key in it would protect nothing.
+            # Pydantic would skip the line, and an API key in it would protect nothing.
             stop(
                 f"{lost[0]} in {path} cannot be read. "
-                f"Write {lost[0]}=value on a line of its own, with both quotation marks or none."
+                f"Write {lost[0]}=value on a separate line, with both quotation marks or none."
             )
 
 
 def _explain(problem: ErrorDetails) -> str:
     """Return a line for an invalid setting, without its value, which may be secret."""
-    match problem["type"]:
-        case "value_error":
-            reason = str(problem["ctx"]["error"])
-        case "bool_parsing":
-            reason = "must be true or false"
-        case "float_parsing" | "finite_number":
-            reason = "must be a number"
-        case "int_parsing" | "int_parsing_size":
-            reason = "must be a whole number"
-        case _:
-            reason = problem["msg"].replace("Input should be", "must be")
-    # Without a name where it concerns several settings at once.
+    if problem["type"] == "value_error":
+        reason = str(problem["ctx"]["error"])
+    else:
+        reason = problem["msg"].replace("Input should be", "must be")
+    # No name if the problem concerns several settings.
     name = [f"{PREFIX}{field}".upper() for field in problem["loc"][:1]]
     return f"{' '.join([*name, reason])}."

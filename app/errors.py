@@ -1,10 +1,10 @@
-"""What can go wrong, in the service's own words. error_handlers.py maps each to a response."""
+"""What can go wrong. The table in app/http/errors.py maps each error to a response."""
 
 from collections.abc import Sequence
 
 
 class MovieServiceError(Exception):
-    """Root of every error that the service raises on purpose."""
+    """Base of every error that the service raises on purpose."""
 
 
 class MovieNotFound(MovieServiceError):
@@ -12,10 +12,10 @@ class MovieNotFound(MovieServiceError):
 
 
 class MoviesNotFound(MovieNotFound):
-    """Some ratings of a list are of movies that do not exist; their positions are named.
+    """Some ratings of a list are of unknown movies; the message names their positions.
 
     Attributes:
-        positions: where they stand in the list, counted from zero.
+        positions: their positions in the list, counted from zero.
     """
 
     def __init__(self, positions: Sequence[int]) -> None:
@@ -37,11 +37,11 @@ class DuplicateExternalId(MovieServiceError):
 
 
 class PreconditionFailed(MovieServiceError):
-    """The stored movie is not the version that the caller has seen."""
+    """The stored movie has changed since the caller read it."""
 
 
 class WrongApiKey(MovieServiceError):
-    """A write request has no API key, or not the service's."""
+    """A write has no API key or a wrong one."""
 
 
 class UnsupportedEncoding(MovieServiceError):
@@ -49,11 +49,11 @@ class UnsupportedEncoding(MovieServiceError):
 
 
 class DatabaseError(MovieServiceError):
-    """The database did not do what it was asked. Nothing was stored."""
+    """The database failed. Nothing was stored."""
 
 
 class DatabaseBusy(DatabaseError):
-    """Another writer held the database for longer than a request may wait."""
+    """Another writer locked the database for longer than a request may wait."""
 
 
 class DatabaseFull(DatabaseError):
@@ -65,28 +65,28 @@ class IdsExhausted(DatabaseFull):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database is out of reach, read-only or broken."""
+    """The database is unreachable, read-only or broken."""
 
 
 class DatabaseFileReplaced(DatabaseUnavailable):
-    """The SQLite file is not the one that was opened: deleted, moved, replaced or overwritten."""
+    """The SQLite file was deleted, moved, replaced or overwritten after it was opened."""
 
 
 class PermissionMissing(DatabaseUnavailable):
-    """The service's database role may not read or write what the service does."""
+    """The service's database role lacks a privilege."""
 
 
 class SequenceBehind(DatabaseUnavailable):
-    """The database gives out ids that stored rows have, since these were copied with their ids."""
+    """The id sequence is behind the highest stored id (rows were copied with their ids)."""
 
 
 class SchemaMissing(DatabaseError):
-    """The database has no tables, or not those of this version."""
+    """The database lacks the tables or columns of this version."""
 
 
 class UnusableFile(MovieServiceError):
-    """A file cannot be read or written as it is. The message says which, where in it and why."""
+    """A file cannot be read or written. The message says which, where in it and why."""
 
 
 class SetupError(MovieServiceError):
-    """The database cannot be used as it is. The message says why and what to do next."""
+    """The service cannot start or use its database. The message says why and what to do next."""

@@ -1,129 +1,68 @@
-"""The application: settings, engine, middleware and routes put together."""
+"""The application: settings, database, routes, capabilities and HTTP layer put together."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 
-import anyio
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from app import group_commit, metrics, movielens, page, read_cache, recommender, replicas
 from app.config import Settings, load_settings, stop
-from app.database_file import guarded
-from app.db import CONNECT_TIMEOUT, concurrent_writers, create_db_engine, worker_threads
-from app.dependencies import DependencyOverrides
-from app.docs_page import restrict_docs
-from app.error_handlers import EXCEPTION_HANDLERS
+from app.db import Database
 from app.errors import SetupError
-from app.http_limits import limit_connections
-from app.kept_connections import kept_connections
-from app.logs import configure_logging
-from app.middleware.access_log import AccessLogMiddleware
-from app.middleware.allowed_hosts import AllowedHostsMiddleware
-from app.middleware.body_limit import BodyLimitMiddleware
-from app.middleware.cors import CorsMiddleware
-from app.middleware.head import HeadMiddleware
-from app.middleware.trace_id import TraceIdMiddleware
-from app.observer import Observer
-from app.openapi import DESCRIPTION, SERVERS, TAGS, openapi_of
+from app.http import APPLICATION_OPTIONS, add_http_layer, server_address
+from app.limits import Limits
+from app.read_models import NewRating
+from app.repository import MovieRepository
 from app.routes import genres, health, movies, ratings
-from app.routes.route_class import PerEventLoop
-from app.startup import init_db, without_traceback
+from app.service import Service
+from app.startup import start
 
-# Each is a folder. To remove one, delete the folder and its line here.
-CAPABILITIES = (
-    "app.read_cache",
-    "app.group_commit",
-    "app.movielens",
-    "app.recommender",
-    "app.replicas",
-    "app.page",
-    "app.metrics",
-)  # fmt: skip
+# To remove a capability, delete its folder, its name here and its name in the import above.
+CAPABILITIES = (read_cache, group_commit, movielens, recommender, replicas, page, metrics)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the service with these settings. It opens the database when it starts, not here."""
-    settings = settings or load_settings()
-    configure_logging(settings)
-    limit_connections()
+def create_app(settings: Settings | None = None, limits: Limits = Limits()) -> FastAPI:  # noqa: B008 - immutable
+    """Return the service with these settings, by default those of the environment.
+
+    It opens the database when it starts, not here.
+    """
     try:
-        engine = create_db_engine(
-            settings.database_url,
-            busy_timeout=settings.busy_timeout,
-            answer_timeout=settings.busy_timeout + CONNECT_TIMEOUT,
-        )
+        return _application(settings or load_settings(), limits, is_configured=settings is None)
     except SetupError as error:
         stop(str(error))
 
+
+def _application(settings: Settings, limits: Limits, *, is_configured: bool) -> FastAPI:
+    database = Database(settings, limits, is_configured=is_configured)
+
+    async def rate(repository: MovieRepository, rating: NewRating) -> None:
+        await database.write(partial(repository.add_rating, *rating[:3]))
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = worker_threads(engine)
-        try:
-            await anyio.to_thread.run_sync(init_db, settings, engine)
-            with (
-                guarded(engine) as app.state.database_file,
-                kept_connections(
-                    engine, settings.busy_timeout, app.state.database_file
-                ) as app.state.kept,
-            ):
-                yield
-        finally:
-            app.state.database_file = app.state.kept = None
-            engine.dispose()
+        async with database.open(), AsyncExitStack() as running:
+            may_add_movies = settings.auto_setup and not database.is_replaced
+            await database.write(
+                partial(start, database, server_address(), may_add_movies=may_add_movies)
+            )
+            for capability in service.lifespans:
+                await running.enter_async_context(capability())
+            yield
 
-    app = FastAPIOffline(
-        title="Movie Service",
-        summary="A movie catalogue with user ratings.",
-        description=DESCRIPTION,
-        contact={"name": "The Movie Service authors"},
-        license_info={"name": "MIT", "identifier": "MIT"},
-        servers=[*SERVERS],
-        openapi_tags=[*TAGS],
-        version=version("movie-service"),
-        redoc_url=None,
-        # Its address would repeat the request's Host. See error_handlers.py.
-        redirect_slashes=False,
-        # Traces and logs are the service's own; FastAPI's would be looked for in every request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-        generate_unique_id_function=lambda route: route.name,
-        lifespan=lifespan,
-        exception_handlers=EXCEPTION_HANDLERS,
-    )
-    restrict_docs(app)
-    documentation = [*app.router.routes]
-    app.dependency_overrides = DependencyOverrides()
-    app.state.engine = engine
-    app.state.settings = settings
-    app.state.observer = Observer()
-    app.state.database_file = app.state.kept = None
-    app.state.writers = PerEventLoop(partial(asyncio.Semaphore, concurrent_writers(engine)))
-
-    app.openapi = openapi_of(app)  # type: ignore[method-assign] # as FastAPI's documentation does
-    app.router.lifespan = without_traceback(app.router.lifespan)  # type: ignore[assignment, method-assign] # a middleware would cost every request
-
-    # The last one added is the first to see a request.
-    app.add_middleware(
-        BodyLimitMiddleware,
-        max_bytes=settings.max_body_bytes,
-        # A thousand ratings take more room than any movie.
-        longer={ratings.BATCH_PATH: 4 * settings.max_body_bytes},
-    )
-    app.add_middleware(CorsMiddleware, settings=settings)
-    for capability in CAPABILITIES:
-        import_module(capability).install(app)
-    app.add_middleware(AllowedHostsMiddleware, allowed=settings.allowed_hosts)
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(AccessLogMiddleware, api_key=settings.api_key)
-    app.add_middleware(TraceIdMiddleware)
-
+    app = FastAPIOffline(version=version("movie-service"), lifespan=lifespan, **APPLICATION_OPTIONS)
+    # Documentation routes are rarely requested: match them last.
+    documentation, app.router.routes[:] = [*app.router.routes], []
+    service = app.state.service = Service(app, settings, limits, database, rate)
+    service.body_limits[ratings.BATCH_PATH] = 4 * settings.max_body_bytes
     for router in (movies.router, genres.router, ratings.router, health.router):
         app.include_router(router)
-    # Asked for least, so matched last.
-    app.router.routes[:] = [r for r in app.router.routes if r not in documentation] + documentation
+    for capability in CAPABILITIES:
+        capability.install(service)
+    app.router.routes += documentation
+    add_http_layer(app, service)
     return app
 
 

@@ -1,26 +1,19 @@
-"""What the repository takes and returns. Nothing is validated: the database has checked it."""
+"""What the repository takes and returns. It is not validated: the database has checked it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple, TypedDict, TypeVar
 
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from app.models import (
-    DEFAULT_GENRE,
-    INTEGER_MAX,
-    SCORE_MAX,
-    SCORE_MIN,
-    USER_ID_MAX,
-    YEAR_MAX,
-    YEAR_MIN,
-)
+from app.models import INTEGER_MAX, SCORE_MAX, SCORE_MIN, USER_ID_MAX, YEAR_MAX, YEAR_MIN
+from app.text import DEFAULT_GENRE
 
 T = TypeVar("T")
 
-# Named types have a schema of their own in the OpenAPI document, and thereby a name in clients.
+# Named types have separate schemas in the OpenAPI document, and therefore names in clients.
 Sort = TypeAliasType("Sort", Literal[
     "title", "-title",
     "year", "-year",
@@ -38,8 +31,22 @@ Average = Annotated[float, Field(ge=SCORE_MIN, le=SCORE_MAX)]
 Count = Annotated[int, Field(ge=0, le=INTEGER_MAX)]
 
 
+class MovieChanges(TypedDict, total=False):
+    """Fields of a movie to change. None removes an external id.
+
+    ``genre`` changes the first genre and keeps the others; ``genres`` replace all.
+    """
+
+    title: str
+    year: int
+    genre: str
+    genres: Sequence[str]
+    imdb_id: str | None
+    tmdb_id: int | None
+
+
 class NewMovie(NamedTuple):
-    """A movie to be stored. ``genres`` take the place of ``genre``."""
+    """A movie to store. ``genres``, if given, replace ``genre``."""
 
     title: str
     year: int
@@ -49,10 +56,25 @@ class NewMovie(NamedTuple):
     tmdb_id: int | None = None
 
 
-class NewRating(NamedTuple):
-    """A score to be stored, 1 to 5. Without a user it is anonymous.
+class MovieSelection(TypedDict, total=False):
+    """Filters of movies, all of which must match; None does not filter.
 
-    Where many requests are stored together, ``trace_id`` tells whose rating it is.
+    ``genre`` matches any genre of a movie. ``q`` is words of the title or parts of them, in any
+    order; case, accents and punctuation do not matter.
+    """
+
+    genre: str | None
+    q: str | None
+    year_min: int | None
+    year_max: int | None
+    imdb_id: str | None
+    tmdb_id: int | None
+
+
+class NewRating(NamedTuple):
+    """A score to store, 1 to 5. Without a user it is anonymous.
+
+    ``trace_id`` is the id of its request, if ratings of several requests are stored together.
     """
 
     movie_id: int
@@ -84,12 +106,12 @@ class RatingRead:
     movie_id: Id
     user_id: Annotated[UserId | None, Field(description="null: anonymous.")]
     score: Score
-    created_at: Annotated[datetime, Field(description="When it was given, UTC.")]
+    created_at: Annotated[datetime, Field(description="Time of the rating, UTC.")]
 
 
 @dataclass(slots=True)
 class GenreRead:
-    """A genre, and how many movies have it."""
+    """A genre and the number of its movies."""
 
     genre: str
     movie_count: Count
@@ -97,7 +119,7 @@ class GenreRead:
 
 @dataclass(slots=True)
 class ScoreCount:
-    """A score, and how many ratings of a movie have it."""
+    """A score and the number of a movie's ratings with it."""
 
     score: Score
     count: Count
@@ -107,8 +129,8 @@ class Page(list[T]):
     """A slice of a longer list.
 
     Attributes:
-        total: how long that list is.
-        next: the argument that asks for the next slice, empty on the last.
+        total: the length of that list.
+        next: the query parameter of the next slice, empty on the last.
     """
 
     def __init__(self, items: Iterable[T], total: int) -> None:

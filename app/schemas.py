@@ -1,8 +1,8 @@
-"""Request payloads: what a client may send. No tables here."""
+"""Request payloads: what a client sends. No tables here."""
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     MISSING,
@@ -12,58 +12,73 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
-from app.models import (
-    DEFAULT_GENRE,
-    GENRE_MAX_LENGTH,
-    GENRES_MAX,
-    IMDB_ID_MAX_LENGTH,
-    IMDB_ID_MIN_LENGTH,
-    TITLE_MAX_LENGTH,
-    normalize_genre,
-    normalize_genres,
-    normalize_imdb_id,
-    normalize_text,
-    normalize_title,
-)
+from app import text
 from app.read_models import Count, Id, Ranking, Score, Sort, UserId, Year
 
 MAX_DIGITS = 20
 
 
-def _text(normalize: Callable[[str], str]) -> BeforeValidator:
-    """Return a validator that normalizes text, and leaves other types for Pydantic to reject."""
-    return BeforeValidator(lambda value: normalize(value) if isinstance(value, str) else value)
+def _text(normalize: Callable[[str], str]) -> WrapValidator:
+    """Return a validator that normalizes text before its bounds are checked.
+
+    It keeps the type of normalized text, which the repository does not normalize again.
+    """
+
+    def validate(value: object, check: ValidatorFunctionWrapHandler) -> object:
+        if not isinstance(value, str):
+            return check(value)
+        try:
+            normalized = normalize(value)
+        except text.TooLong as error:
+            raise PydanticKnownError("string_too_long", {"max_length": error.max_length}) from None
+        check(normalized)
+        return normalized
+
+    return WrapValidator(validate)
 
 
 def _read_digits(value: object) -> object:
-    """Read a number, but not what int() takes beside digits: '+1', '1_0', ' 1', other scripts."""
+    """Accept digits only: int() would also take '+1', '1_0', ' 1' and digits of other scripts."""
     if not isinstance(value, str):
         return value
     if not re.fullmatch("-?[0-9]+", value):
         raise ValueError("must be a whole number, written in digits")
-    # int() reads no thousands of digits. So many are beyond any bound, however they go on.
+    # int() refuses thousands of digits. The first MAX_DIGITS already exceed every bound.
     number = int(value.lstrip("-0")[:MAX_DIGITS] or "0")
     return -number if value.startswith("-") else number
 
 
-Title = Annotated[str, Field(min_length=1, max_length=TITLE_MAX_LENGTH), _text(normalize_title)]
-Genre = Annotated[str, Field(min_length=1, max_length=GENRE_MAX_LENGTH), _text(normalize_genre)]
+Title = Annotated[
+    str, Field(min_length=1, max_length=text.TITLE_MAX_LENGTH), _text(text.normalize_title)
+]
+Genre = Annotated[
+    str, Field(min_length=1, max_length=text.GENRE_MAX_LENGTH), _text(text.normalize_genre)
+]
 FirstGenre = Annotated[Genre | MISSING, Field(description="The first of the genres.")]
 _Genres = Annotated[
-    list[Genre], Field(min_length=1, max_length=GENRES_MAX), AfterValidator(normalize_genres)
+    list[Genre],
+    Field(min_length=1, max_length=text.GENRES_MAX),
+    AfterValidator(text.normalize_genres),
 ]
-Genres = Annotated[_Genres | MISSING, Field(description="All of them; `genre` may be left out.")]
+Genres = Annotated[_Genres | MISSING, Field(description="All genres; `genre` may be omitted.")]
 ImdbId = Annotated[
     str,
-    Field(min_length=IMDB_ID_MIN_LENGTH, max_length=IMDB_ID_MAX_LENGTH, examples=["tt0133093"]),
-    _text(normalize_imdb_id),
+    Field(
+        min_length=text.IMDB_ID_MIN_LENGTH,
+        max_length=text.IMDB_ID_MAX_LENGTH,
+        examples=["tt0133093"],
+    ),
+    _text(text.normalize_imdb_id),
 ]
-SearchText = Annotated[str, Field(max_length=TITLE_MAX_LENGTH), _text(normalize_text)]
-# In a path or a query a number comes as text.
+SearchText = Annotated[str, Field(max_length=text.TITLE_MAX_LENGTH), _text(text.normalize_text)]
+# Numbers in a path or a query arrive as text.
 _digits = BeforeValidator(_read_digits)
 UrlInt = Annotated[int, _digits]
 UrlId = Annotated[Id, _digits]
@@ -73,28 +88,29 @@ UrlCount = Annotated[Count, _digits]
 UrlLimit = Annotated[int, Field(ge=1, le=100), _digits]
 
 
+def _with_examples(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [*examples]})
+
+
 class Payload(BaseModel):
-    """A JSON body. In one a number is a number: "2000", 2000.0 and true are refused."""
+    """A JSON body, whose numbers must be numbers: "2000", 2000.0 and true are refused."""
 
     model_config = ConfigDict(strict=True)
 
 
 class _MoviePayload(Payload):
-    """What a new movie and a changed one have in common."""
+    """The checks shared by a new movie and a change."""
 
     @field_validator("genres", check_fields=False)
     @classmethod
     def _begins_with_genre(cls, genres: list[str], info: ValidationInfo) -> list[str]:
         if info.data.get("genre", genres[0]) not in (genres[0], MISSING):
-            raise ValueError("must begin with genre, or leave genre out")
+            raise ValueError("must begin with genre, or omit genre")
         return genres
 
 
 class MovieCreate(_MoviePayload):
-    """A movie as a client sends it whole. Unknown fields are ignored.
-
-    Without a genre it is Unknown.
-    """
+    """A complete movie. Unknown fields are ignored; without a genre it is Unknown."""
 
     title: Title
     year: Year
@@ -103,33 +119,23 @@ class MovieCreate(_MoviePayload):
     imdb_id: ImdbId | None = None
     tmdb_id: Id | None = None
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"title": "Arrival", "year": 2016, "genre": "Sci-Fi"},
-                {
-                    "title": "Heat",
-                    "year": 1995,
-                    "genres": ["Crime", "Thriller"],
-                    "imdb_id": "tt0113277",
-                    "tmdb_id": 949,
-                },
-            ]
-        }
+    model_config = _with_examples(
+        {"title": "Arrival", "year": 2016, "genre": "Sci-Fi"},
+        {"title": "Heat", "year": 1995, "genres": ["Crime", "Thriller"], "imdb_id": "tt0113277"},
     )
 
     @model_validator(mode="after")
     def _has_genres(self) -> Self:
         if self.genres is MISSING:
-            self.genres = [DEFAULT_GENRE if self.genre is MISSING else self.genre]
+            self.genres = [text.DEFAULT_GENRE if self.genre is MISSING else self.genre]
         return self
 
 
 class MovieUpdate(_MoviePayload):
-    """The fields of a movie to change. A field that is left out stays.
+    """The fields of a movie to change. Omitted fields stay the same.
 
-    null removes an external id and is rejected elsewhere. `genre` alone changes the first genre and
-    keeps the others.
+    null removes an external id and is invalid for other fields. `genre` alone changes the first
+    genre and keeps the others.
     """
 
     title: Title | MISSING = MISSING
@@ -139,7 +145,7 @@ class MovieUpdate(_MoviePayload):
     imdb_id: ImdbId | MISSING | None = MISSING
     tmdb_id: Id | MISSING | None = MISSING
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"genre": "Drama"}]})
+    model_config = _with_examples({"genre": "Drama"})
 
 
 class RatingCreate(Payload):
@@ -147,29 +153,27 @@ class RatingCreate(Payload):
 
     movie_id: Id
     user_id: UserId | None = Field(
-        default=None, description="Left out or null: anonymous, and each such rating counts."
+        default=None, description="Omitted or null: anonymous, and each such rating counts."
     )
     score: Score
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"movie_id": 1, "user_id": 42, "score": 5}]}
-    )
+    model_config = _with_examples({"movie_id": 1, "user_id": 42, "score": 5})
 
 
 class PageQuery(BaseModel):
-    """Which part of a list to answer."""
+    """The part of a list to return."""
 
     limit: Annotated[int, Field(ge=1, le=1000), _digits] = 100
     offset: UrlCount = 0
 
 
 class MovieFilters(BaseModel):
-    """Which movies to answer."""
+    """The movies to return."""
 
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     q: SearchText | None = Field(
         default=None,
-        description="Words or parts of words that the title has, in any order. Case, accents and "
+        description="Words of the title or parts of them, in any order. Case, accents and "
         "punctuation do not matter.",
         examples=["the matrix"],
     )
@@ -184,12 +188,12 @@ class MovieQuery(MovieFilters, PageQuery):
 
     sort: Sort = Field(
         default="title",
-        description="`-` before the name is the exact reverse. Unrated is below every average.",
+        description="`-` before the name reverses the order. Unrated movies sort below rated ones.",
     )
 
 
 class TopQuery(BaseModel):
-    """Which ranking to answer, of which movies."""
+    """The ranking to return, and its movies."""
 
     limit: UrlLimit = 5
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
@@ -198,19 +202,19 @@ class TopQuery(BaseModel):
 
 
 class RatingFilters(BaseModel):
-    """Which ratings to answer."""
+    """The ratings to return."""
 
     movie_id: UrlId | None = Field(default=None, examples=[1])
     user_id: UrlUserId | None = Field(default=None, examples=[42])
 
 
 class RatingQuery(RatingFilters, PageQuery):
-    """Which part of the ratings to answer."""
+    """The part of the ratings to return."""
 
     after: UrlCount | None = Field(
         default=None,
-        description="Start after the rating with this id. Every such page costs the same, however "
-        "far into the list; it cannot be combined with `offset`.",
+        description="Start after the rating with this id. Such a page costs the same anywhere in "
+        "the list; it cannot be combined with `offset`.",
         examples=[0],
     )
 
@@ -223,6 +227,14 @@ class RatingQuery(RatingFilters, PageQuery):
 
 
 class Status(BaseModel):
-    """The service is well."""
+    """The service works."""
 
     status: Literal["ok"]
+
+
+class Readiness(Status):
+    """The service can serve."""
+
+    missing: list[str] = Field(
+        default=[], description="With replicas: what replication lacks, one line each."
+    )

@@ -1,1 +1,1 @@
-"""The schema's history, and what Alembic's commands do beyond their own."""
+"""The schema's revisions, and extensions of Alembic's commands."""

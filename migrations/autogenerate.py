@@ -1,8 +1,8 @@
-"""What ``alembic revision --autogenerate`` writes.
+"""Operations that ``alembic revision --autogenerate`` writes.
 
-SQLite can add and drop columns and indexes. For other changes Alembic's batch copies the table into
-a new one made of what it can read of the old, without AUTOINCREMENT and the direction of an index's
-columns. So a batch is written only where it must be, together with what it would lose.
+SQLite can add and drop columns and indexes. For other changes, Alembic's batch mode copies the
+table into a new one that it builds by reflection, and loses AUTOINCREMENT and the directions of an
+index's columns. Use batch mode only for changes that need it, and restore the lost parts.
 """
 
 import re
@@ -21,10 +21,10 @@ from sqlalchemy.sql.elements import False_, TextClause, True_, conv
 from sqlalchemy.sql.functions import now
 from sqlmodel import SQLModel
 
+from app.db.schema import describe, describe_models, split_at_commas
 from app.models import text_column
-from app.schema_check import describe, describe_models, split_at_commas
 
-# A constant default. PostgreSQL tells its type too, which SQLite would not understand.
+# A constant default. PostgreSQL reports it with a type cast, which SQLite does not understand.
 _LITERAL = re.compile(
     r"(-?\d+(?:\.\d+)?|'(?:[^']|'')*'|NULL|TRUE|FALSE)(?:::[\w ]+(?:\(\d+\))?)?", re.IGNORECASE
 )
@@ -37,25 +37,27 @@ Named = TypeVar("Named", sa.Index, sa.Constraint)
 
 
 class RecreatingOps(ops.ModifyTableOps):
-    """Changes of a table for which SQLite has to recreate it."""
+    """Changes that require SQLite to recreate the table."""
 
 
 def choose_operations(
     context: MigrationContext, _revision: object, directives: list[ops.MigrationScript]
 ) -> None:
-    """Replace a table's changes by plain operations, or by a batch that keeps everything.
+    """Replace a table's changes with plain operations, or with a batch that loses nothing.
 
     Raises:
-        CommandError: there is no change, or one that cannot be made or taken back with rows.
+        CommandError: there is no change, or one that fails on a table with rows.
     """
     for script in directives:
         if script.upgrade_ops_list[0].is_empty() and script.message:  # `alembic check` has none
-            raise CommandError("The database's schema is the models' already. Nothing was written.")
+            raise CommandError(
+                "The database schema already matches the models. Nothing was written."
+            )
         for direction in (*script.upgrade_ops_list, *script.downgrade_ops_list):
-            direction.ops = [new for old in direction.ops for new in _chosen(context, old)]
+            direction.ops = [new for old in direction.ops for new in _replacements(context, old)]
 
 
-def _chosen(
+def _replacements(
     context: MigrationContext, operation: ops.MigrateOperation
 ) -> Iterator[ops.MigrateOperation]:
     if isinstance(operation, ops.CreateTableOp):
@@ -92,14 +94,14 @@ def _refuse_column_without_value(change: ops.MigrateOperation) -> None:
     if not change.column.nullable and change.column.server_default is None:
         raise CommandError(
             f"{change.table_name}.{change.column.name} is NOT NULL and has no server default: "
-            "neither an upgrade nor a downgrade could add it to rows that are already there.\n"
-            "Make it nullable or give it a server_default. To drop such a column, do that first, "
-            "in a revision of its own."
+            "neither an upgrade nor a downgrade can add it to a table with rows.\n"
+            "Make it nullable or give it a server_default. To drop such a column, first do this "
+            "in a separate revision."
         )
 
 
 def _keep_collation(change: ops.MigrateOperation) -> None:
-    """Write a stored text column as the models do: each engine knows half of its type."""
+    """Give a stored text column the models' type: reflection returns one engine's half of it."""
     if isinstance(change, ops.AddColumnOp):
         change.column.type = _as_in_models(change.column.type, change.column.type)
     elif isinstance(change, ops.AlterColumnOp):
@@ -115,7 +117,7 @@ def _as_in_models(kind: Any, other: Any) -> Any:  # noqa: ANN401 - a type or non
 
 
 def _is_plain(change: ops.MigrateOperation) -> bool:
-    """Tell whether SQLite has a statement for a change."""
+    """Return whether SQLite has a statement for a change."""
     if isinstance(change, ops.AddColumnOp):
         default = change.column.server_default
         value = getattr(default, "arg", None)
@@ -138,10 +140,14 @@ def _render_batch(context: AutogenContext, operation: RecreatingOps) -> list[str
 
 def render_item(
     kind: str,
-    item: Any,  # noqa: ANN401 - a type, a default, whatever Alembic renders
+    item: Any,  # noqa: ANN401 - a type, a default or another item
     _context: AutogenContext,
 ) -> str | Literal[False]:
-    """Return plain SQLAlchemy for SQLModel's types, and defaults that every engine understands."""
+    """Return code with plain SQLAlchemy types and with defaults that every engine understands.
+
+    Returns:
+        The code, or False to let Alembic render the item.
+    """
     if kind == "type" and isinstance(item, sa.TypeDecorator):
         return f"sa.{item.impl_instance!r}"
     value = getattr(item, "arg", None) if kind == "server_default" else None
@@ -157,7 +163,10 @@ def render_item(
 def default_differs(
     context: MigrationContext, _stored: object, column: sa.Column[object], *_: object
 ) -> bool:
-    """Compare a column's default in the database with the models', as the engine spells it."""
+    """Return whether a column's default in the database differs from the models'.
+
+    Both are compared as the engine prints them.
+    """
     stored, expected = (
         parts[f"column {column.name}"].partition(" DEFAULT ")[2]
         for parts in _described(context, column.table.name)
@@ -173,7 +182,7 @@ def _compare_checks(
     stored_table: sa.Table | None,
     table: sa.Table | None,
 ) -> PriorityDispatchResult:
-    """Find the CHECKs whose text has changed under the same name."""
+    """Replace the CHECKs whose condition has changed under the same name."""
     stored, expected = _described(context.migration_context, table_name)
     found = {i.constraint_name for i in changes.ops if isinstance(i, ops.DropConstraintOp)}
     for check in _by_name(table.constraints if table is not None else ()):
@@ -196,7 +205,7 @@ def _compare_indexes(
     stored_table: sa.Table | None,
     table: sa.Table | None,
 ) -> PriorityDispatchResult:
-    """Compare SQLite's indexes by their SQL, of which SQLAlchemy reads only the columns."""
+    """Compare SQLite's indexes by their SQL, because SQLAlchemy reflects only their columns."""
     stored, expected = _described(context.migration_context, table_name)
     columns = list(stored_table.columns.keys()) if stored_table is not None else []
     indexes = {f"index {ix.name}": ix for ix in (table.indexes if table is not None else ())}
@@ -218,7 +227,7 @@ def _compare_indexes(
 
 
 def _index_of(table_name: str, columns: list[str], part: str, definition: str) -> sa.Index:
-    """Return an index that a table has, with the direction and the expressions of its columns."""
+    """Return a stored index, with the directions and the expressions of its columns."""
     ((unique, items, condition),) = _INDEX.findall(definition)
     options: dict[str, Any] = {"sqlite_where": sa.text(condition)} if condition else {}
     index = sa.Index(
@@ -233,7 +242,7 @@ def _index_of(table_name: str, columns: list[str], part: str, definition: str) -
 
 def _described(context: MigrationContext, table_name: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return a table's parts in the database and in the models."""
-    connection = cast("sa.Connection", context.connection)  # env.py refuses to do without
+    connection = cast("sa.Connection", context.connection)  # env.py rejects offline mode
     schemas = describe(connection), describe_models(connection)
     stored, expected = (schema.get(table_name, {}) for schema in schemas)
     return stored, expected

@@ -1,4 +1,4 @@
-"""How Alembic's commands reach the database. Each is one transaction, which holds DDL too."""
+"""Runs Alembic's commands. Each is one transaction, including its DDL."""
 
 import warnings
 
@@ -9,13 +9,13 @@ from sqlmodel import SQLModel
 
 from app import models  # noqa: F401 - fills the metadata
 from app.config import load_settings
+from app.db.migrations import migration_connection, require_known_schema, upgrade_to_head
 from app.errors import SetupError
-from app.migrate import migration_connection, require_known_schema, upgrade_to_head
 from migrations.autogenerate import PLUGINS, choose_operations, default_differs, render_item
 
-# These say nothing useful of a database without a schema: a new one gets it first.
+# These need a schema: create it first in a new database.
 NEEDS_SCHEMA = ("check", "downgrade", "revision")
-# These print the revision that they reached, once it is committed.
+# These print the new revision after the commit.
 MOVES_SCHEMA = ("upgrade", "downgrade")
 
 
@@ -40,7 +40,7 @@ def run_command(connection: Connection) -> None:
 
 
 def revision_reached() -> str:
-    """Return the revision that the schema is at now, in words."""
+    """Return a description of the schema's current revision."""
     revision = context.get_context().get_current_revision()
     if revision is None:
         return "base: no tables"
@@ -48,7 +48,7 @@ def revision_reached() -> str:
 
 
 def is_new(connection: Connection) -> bool:
-    """Tell whether the database has never been migrated, up or down."""
+    """Return whether the database has never been migrated, up or down."""
     return not connection.dialect.has_table(connection, "alembic_version")
 
 
@@ -59,7 +59,9 @@ def typed_command() -> str | None:
 
 
 if context.is_offline_mode():
-    raise CommandError("Migrations look at the database they change: --sql is not supported.")
+    raise CommandError(
+        "--sql is not supported, because migrations read the database that they change."
+    )
 
 try:
     with migration_connection(load_settings().database_url) as own_connection:

@@ -1,21 +1,20 @@
 """The database's command line: schema, starter movies, checks, copies, import and export."""
 
-from importlib import import_module
-
 import typer
 
+from app.backup import commands as backup
+from app.checks import problems
 from app.config import load_settings
+from app.db import migrate as migrate_to_head
+from app.db import open_session
 from app.errors import SetupError, UnusableFile
-from app.migrate import migrate_to_head
+from app.movielens import commands as movielens
+from app.recommender import commands as recommender
 from app.repository import MovieRepository
-from app.startup import STARTER_MOVIES, open_session, problems_of
+from app.startup import STARTER_MOVIES
 
-# Each is a capability's folder. To remove one, delete the folder and its line here.
-CAPABILITIES = (
-    "app.backup.commands",
-    "app.movielens.commands",
-    "app.recommender.commands",
-)
+# To remove a capability, delete its folder, its name here and its import above.
+CAPABILITIES = (backup, movielens, recommender)
 
 cli = typer.Typer(
     help="Look after the movie service's database, which MOVIE_DATABASE_URL names.",
@@ -27,14 +26,14 @@ cli = typer.Typer(
 
 @cli.command()
 def migrate() -> None:
-    """Bring the schema to head. Safe to repeat, and from several processes at once."""
+    """Upgrade the schema to head. Safe to repeat, and from several processes at once."""
     migrate_to_head(load_settings().database_url)
     typer.echo("Database ready")
 
 
 @cli.command()
 def seed() -> None:
-    """Add the starter movies that are missing, after bringing the schema to head."""
+    """Upgrade the schema to head and add the starter movies that are missing."""
     migrate_to_head(load_settings().database_url)
     with open_session() as session:
         created = MovieRepository(session).create_missing(STARTER_MOVIES)
@@ -46,7 +45,7 @@ def check() -> None:
     """Compare the schema with the models, and check foreign keys, aggregates and sequences."""
     sound = True
     with open_session() as session:
-        for problem in problems_of(session):
+        for problem in problems(session):
             sound = False
             typer.echo(problem, err=True)
     if not sound:
@@ -55,11 +54,11 @@ def check() -> None:
 
 
 for capability in CAPABILITIES:
-    import_module(capability).add_to(cli)
+    capability.add_to(cli)
 
 
 def main() -> None:
-    """Run a command; an error that a person can mend is a line or two and exit code 1."""
+    """Run a command. An error that a person can fix is one or two lines and exit code 1."""
     try:
         cli()
     except (SetupError, UnusableFile) as error:

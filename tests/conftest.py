@@ -1,7 +1,7 @@
 """Databases, and the application on them.
 
-Every test that asks for ``database_url`` runs on SQLite and, where MOVIE_TEST_POSTGRES_URL names a
-server, once more on PostgreSQL. The schema comes from the migrations.
+Every test that asks for ``database_url`` runs on SQLite and, if MOVIE_TEST_POSTGRES_URL names a
+server, also on PostgreSQL. The schema comes from the migrations.
 """
 
 import gc
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -21,43 +22,77 @@ from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session, SQLModel
 
 from app.config import Settings
-from app.db import create_db_engine
-from app.main import create_app
-from app.migrate import migrate_to_head
+from app.db import migrate
 from app.repository import MovieRepository
 from scripts import db
-from tests import FOLDER
 from tests.databases import ENGINES, new_database, new_postgresql
 from tests.helpers import empty
+from tests.isolation import FOLDER, TEMPLATE
 from tests.server import Command, Finished
+from tests.shared import shared_application, shared_engine
 
-# A copy takes a millisecond, migrating takes fifty.
-TEMPLATE = FOLDER / "template.db"
-migrate_to_head(f"sqlite:///{TEMPLATE}")
-# The database of app.main's own application. It is ready before any test file is imported, since
-# a client at the top of one may send requests at once.
-shutil.copy(TEMPLATE, FOLDER / "movies.db")
+TESTS = Path(__file__).parent
+# The folders of the tests of the core: app/*.py and app/routes/.
+CORE = {TESTS, TESTS / "routes"}
+# Links to the folder of the running test's database.
+CURRENT = FOLDER / "current"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Start several processes if the whole suite runs.
+
+    A part of it, such as one file, ends sooner in one process: each process starts for seconds.
+    The fixtures below give each test its own database. A conftest that replaces this one may use
+    one file for all tests, so without this function everything runs in one process.
+    """
+    options = config.option
+    folders = [(config.invocation_params.dir / argument).resolve() for argument in config.args]
+    is_whole = any(map(TESTS.is_relative_to, folders))
+    is_part = options.markexpr or options.keyword or options.usepdb
+    is_worker = hasattr(config, "workerinput")
+    if options.numprocesses is None and is_whole and not is_part and not is_worker:
+        options.numprocesses = min(os.cpu_count() or 1, 4)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the folders of slow tests with -m "not slow": to import their files takes seconds."""
+    is_slow = TESTS in collection_path.parents and collection_path.is_dir()
+    if config.option.markexpr == "not slow" and is_slow and collection_path not in CORE:
+        return True
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the longest tests to continuous integration, so that all others take a minute."""
-    if "CI" not in os.environ:
-        for item in items:
-            if item.get_closest_marker("ci"):
-                item.add_marker(pytest.mark.skip(reason="takes long: set CI=true to run it"))
+    """Mark the tests outside the core as slow, and leave the longest to continuous integration."""
+    for item in items:
+        if item.path.parent not in CORE:
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("ci") and "CI" not in os.environ:
+            reason = "takes long, or needs a browser or a cluster: CI=true uv run pytest"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector the libraries: it need not look through them in every test."""
+    """Exclude the libraries from garbage collection, which would visit them in every test."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how to run the tests that were skipped."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 @pytest.fixture(autouse=True)
 def _only_slow_tests_start_processes(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep the fast part of the suite fast: a process takes about a second to start."""
+    """Keep the fast part of the suite fast: to start a process takes about a second."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         pytest.fail("This test starts a process: mark it with @pytest.mark.slow")
@@ -74,23 +109,28 @@ def sqlite_template() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_database() -> Iterator[str]:
-    """The URL of a migrated PostgreSQL database of this run's own, dropped at its end.
+    """The URL of a migrated PostgreSQL database, dropped at the end of the run.
 
-    It sorts text as an English dictionary does, unless told otherwise. On a server whose locale
-    sorts by code point anyway, tests of the order would prove nothing.
+    By default it sorts text as an English dictionary does. On a server whose locale sorts by code
+    point, tests of the order would prove nothing.
     """
     locale = "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
     with new_postgresql(locale) as url:
-        migrate_to_head(url)
+        migrate(url)
         yield url
 
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A migrated, empty SQLite database."""
-    path = tmp_path / "movies.db"
-    shutil.copy(sqlite_template, path)
-    return f"sqlite:///{path}"
+    """A migrated, empty SQLite database, ``movies.db`` in the test's folder.
+
+    The URL is the same for every test, because applications and engines are bound to a URL and
+    tests share them: see tests/shared.py.
+    """
+    shutil.copy(sqlite_template, tmp_path / "movies.db")
+    CURRENT.unlink(missing_ok=True)
+    CURRENT.symlink_to(tmp_path, target_is_directory=True)
+    return f"sqlite:///{CURRENT / 'movies.db'}"
 
 
 @pytest.fixture
@@ -111,21 +151,21 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=ENGINES)
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of each engine that nobody has migrated: no file yet, or no tables."""
+    """A database of each engine without a schema: no file yet, or no tables."""
     with new_database(request.param, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def alembic_url(new_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new database of each engine, which Alembic's commands are about."""
+    """A new database of each engine, to which Alembic's commands apply."""
     monkeypatch.setenv("MOVIE_DATABASE_URL", new_url)
     return new_url
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """An empty folder to run commands from, which is not the project's."""
+    """An empty folder outside the project, to run commands from."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     return folder
@@ -134,14 +174,13 @@ def elsewhere(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """The service's engine on the test's database."""
-    engine = create_db_engine(database_url)
-    yield engine
-    engine.dispose()
+    with shared_engine(database_url) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
 def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to copy, whose tables were made from the models' metadata."""
+    """A file to copy, with tables created from the models' metadata."""
     path = tmp_path_factory.mktemp("tables_of_models") / "notebook.db"
     engine = create_engine(f"sqlite:///{path}")
     SQLModel.metadata.create_all(engine)
@@ -151,7 +190,7 @@ def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
-    """A plain engine on a schema that was made from the models' metadata."""
+    """A plain engine on tables created from the models' metadata."""
     name = "tables_of_models"
     engine = create_engine(
         postgres_database, connect_args={"options": f"-c search_path={name}"}, pool_size=8
@@ -167,10 +206,12 @@ def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
 def any_engine(
     request: pytest.FixtureRequest, database_url: str, tmp_path: Path
 ) -> Iterator[Engine]:
-    """The service's engine on the migrated schema, or a plain one on tables made of the models."""
+    """The service's engine on the migrated schema, or a plain one on the models' tables."""
     if request.param == "service":
-        engine = create_db_engine(database_url)
-    elif database_url.startswith("sqlite"):
+        with shared_engine(database_url) as engine:
+            yield engine
+        return
+    if database_url.startswith("sqlite"):
         path = shutil.copy(request.getfixturevalue("sqlite_tables_of_models"), tmp_path)
         engine = create_engine(f"sqlite:///{path}")
     else:
@@ -195,7 +236,7 @@ def repository(session: Session) -> MovieRepository:
 
 @pytest.fixture
 def read_cache() -> bool:
-    """Whether the service keeps responses; tests of reads run without, too."""
+    """Whether the service caches reads; tests of reads also run without the cache."""
     return True
 
 
@@ -206,14 +247,15 @@ def settings(database_url: str, *, read_cache: bool) -> Settings:
 
 
 @pytest.fixture
-def app(settings: Settings) -> FastAPI:
+def app(settings: Settings) -> Iterator[FastAPI]:
     """The application on the test's database."""
-    return create_app(settings)
+    with shared_application(settings) as app:
+        yield app
 
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """A client of the running application. An error that nobody handled is a 500, as for users."""
+    """A client of the running application. An unexpected error is a 500, as for users."""
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

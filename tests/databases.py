@@ -11,8 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy import create_engine, make_url
 
-from app.db import create_db_engine
-from app.migrate import migrate_to_head
+from app.db import create_db_engine, migrate
 
 POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
 ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
@@ -29,7 +28,7 @@ def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> I
     """
     with new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
         if migrated:
-            migrate_to_head(url)
+            migrate(url)
         yield url
 
 

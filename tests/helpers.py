@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Engine, Select, delete, select, text
 from sqlmodel import Session
 
+from app.checks import data_problems
 from app.models import Movie, Rating
 from app.read_models import MovieRead
-from app.repository import MovieRepository
 from app.search import search_key
-from app.statements import MOVIE, MOVIE_GENRE, RATING
+from app.tables import MOVIE, MOVIE_GENRE, RATING
 
 THREADS = 4
 
@@ -141,7 +141,7 @@ def everything(engine: Engine) -> tuple[list[dict[str, Any]], list[dict[str, Any
 def problems_of(engine: Engine) -> list[str]:
     """Return the problems that the service and SQLite find in a database."""
     with Session(engine) as session:
-        problems = list(MovieRepository(session).problems())
+        problems = list(data_problems(session))
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
             found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, MetaData, create_engine, select
 from sqlmodel import Session
 
 from app.db import create_db_engine
+from app.db.schema import Schema, describe
 from app.models import YEAR_MAX, YEAR_MIN
 from app.repository import MovieRepository
-from app.schema_check import Schema, describe
 
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -1,7 +1,7 @@
 """Invalid requests get a 4xx that names the problem, and store nothing.
 
-The tables hold every input that pitfalls of this stack turn into a 500, and others of their kind.
-Each table is sent to one service; all rows that are answered otherwise are reported together.
+The tables hold inputs that this stack is known to turn into a 500, and similar ones. A test sends
+one table to one service and reports all unexpected responses together.
 """
 
 import gzip
@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from pydantic import BaseModel, Field
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from app.config import Settings
-from app.error_handlers import EXCEPTION_HANDLERS
+from app.main import create_app
 from app.repository import MovieRepository
 from app.routes.route_class import ServiceRoute
 from tests.helpers import HEAT, everything, listed, problems_of, store, words
@@ -29,15 +28,15 @@ Place = list[str | int]
 
 
 class Case(NamedTuple):
-    """A refused request and its response.
+    """A request that is refused, and the expected response.
 
     Attributes:
         request: the method and the URL.
-        detail: the text of the error or the places that it names, None for any.
-        content: the body.
+        detail: the text of the error, or the places that it names; None for any.
+        content: the body as it is sent.
         status: the status of the response.
-        message: the message at each place, None for any text.
-        headers: of the request.
+        message: the message for each place, None for any text.
+        headers: the headers that describe the body.
     """
 
     request: str
@@ -53,18 +52,19 @@ class Case(NamedTuple):
         return client.request(method, url, content=self.content, headers=self.headers)
 
     def difference(self, response: Response) -> object:
-        """Return an unexpected status, detail and messages, None if all are as expected."""
-        is_json = response.headers.get("Content-Type") == "application/json"
-        body = response.json() if is_json and response.content.isascii() else None
-        if not isinstance(body, dict) or list(body) != ["detail"] or response.is_success:
-            return response.status_code, response.text[:99]
-        detail, messages = body["detail"], {self.message}
+        """Return the unexpected parts of a response, None if it is as expected."""
+        assert response.headers["Content-Type"] == "application/json", response.request.url
+        assert response.content.isascii()
+        assert list(response.json()) == ["detail"]
+        detail: str | list[Place] = response.json()["detail"]
+        messages = {self.message}
         if not isinstance(detail, str):
-            # Without the input, which JSON cannot always hold.
-            if any(set(problem) != {"type", "loc", "msg"} for problem in detail):
-                return response.status_code, detail
-            messages = {problem["msg"] for problem in detail}
-            detail = [problem["loc"] for problem in detail]
+            # Without the input, which JSON cannot always represent.
+            assert {tuple(sorted(problem)) for problem in response.json()["detail"]} == {
+                ("loc", "msg", "type")
+            }
+            messages = {problem["msg"] for problem in response.json()["detail"]}
+            detail = [problem["loc"] for problem in response.json()["detail"]]
         as_expected = (
             response.status_code == self.status
             and (self.detail is None or detail == self.detail)
@@ -76,11 +76,11 @@ class Case(NamedTuple):
 
 
 def body_of(fields: dict[str, str]) -> str:
-    """Return a JSON object of fields whose values are JSON already."""
+    """Return a JSON object of fields, whose values are JSON texts."""
     return "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
 
 
-# JSON values that are not an integer within any field's bounds.
+# JSON texts that are not a whole number within the bounds of any field.
 NOT_INTEGERS = (
     *words(
         """-1 -0 0 2147483648 1099511627776 9223372036854775807 9223372036854775808
@@ -90,20 +90,20 @@ NOT_INTEGERS = (
     "1" + 400 * "0",
 )
 # JSON strings without a visible character: empty, spaces, format characters, Hangul and Braille
-# blanks, combining marks alone.
+# blanks, marks without a letter.
 BLANKS = (
     '"   "',
     *words(r'"" "\t\n\u00a0\u2003" "\u200b" "\ufeff\u2060" "\u3164" "\u115f" "\u2800"'),
     r'"\u0301\u20dd"',
 )
-# JSON values that are neither a title nor a genre.
+# JSON texts that are not a title or a genre.
 NOT_TEXTS = (
     *words(r'"\u0000" "a\u0000b" "\ud800" "a\udfffb" "\ude00\ud83d" 1 1.5 NaN -Infinity true []'),
     *words('["Heat"] {}'),
     '"' + 301 * "x" + '"',
     500 * "[" + 500 * "]",
 )
-# The first integer that is too large for a user's id.
+# The smallest integer that is too large for a user id.
 NOT_A_USER = "9007199254740992"
 NOT_USERS = (*(n for n in NOT_INTEGERS if n not in {"2147483648", "1099511627776"}), NOT_A_USER)
 MOVIE = {
@@ -297,7 +297,7 @@ PARAMETRIZED = [operation for operation in OPERATIONS if operation.parameters("q
 
 
 def value_of(parameter: dict[str, Any]) -> str:
-    """Return a value that a documented parameter takes."""
+    """Return a valid value of a documented parameter."""
     return str([*examples_of(parameter), parameter["schema"].get("default")][0])
 
 
@@ -322,7 +322,7 @@ def bad_paths() -> Iterator[Case]:
 
 
 def bad_queries() -> Iterator[Case]:
-    """Yield parameters of queries that are bad, unknown or repeated."""
+    """Yield invalid, unknown and repeated query parameters."""
     for path, name, values in BAD_PARAMETERS:
         for value in values:
             yield Case(f"GET {path}?{name}={value}", [["query", name]])
@@ -388,7 +388,7 @@ NO_METHOD = [
 
 
 def conflicts() -> Iterator[Case]:
-    """Yield requests for unknown movies, ratings, paths and methods, and for values in use."""
+    """Yield requests for missing rows and paths, and for values that another movie has."""
     for line, body, detail in MISSING:
         yield Case(line, detail, body, 404)
     for path in NOWHERE:
@@ -433,7 +433,7 @@ def before(engine: Engine) -> object:
 
 
 def accepts_writes(client: TestClient) -> bool:
-    """Tell whether no refused write holds up later ones."""
+    """Return whether writes succeed, because no refused one still holds a lock."""
     responses = [
         client.patch("/movies/1", json={"year": 1999}),
         client.post("/ratings", json={"movie_id": 1, "score": 5}),
@@ -441,6 +441,7 @@ def accepts_writes(client: TestClient) -> bool:
     return all(response.is_success for response in responses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", TABLES.values(), ids=TABLES)
 def test_bad_request_names_the_problem_and_stores_nothing(
     client: TestClient, engine: Engine, before: object, cases: list[Case]
@@ -457,18 +458,18 @@ def test_bad_request_names_the_problem_and_stores_nothing(
     assert accepts_writes(client)
 
 
-def test_body_that_is_no_json_object_is_refused(
+def test_body_that_is_not_a_json_object_is_refused(
     client: TestClient, engine: Engine, before: object
 ) -> None:
     failures = []
     for line, _ in WRITES:
-        for content in NOT_OBJECTS:
-            response = Case(line, None, content).send(client)
-            detail = [] if response.is_success else response.json()["detail"]
-            # Python cannot parse some of them: they are a 400.
+        for body in NOT_OBJECTS:
+            response = Case(line, None, body).send(client)
+            detail = response.json()["detail"]
+            # A body that cannot be parsed is a 400, any other a 422 that names places in it.
             is_named = response.status_code == 422 and {at["loc"][0] for at in detail} == {"body"}
             if not is_named and response.status_code != 400:
-                failures.append((line, content[:99], response.text[:99]))
+                failures.append((line, body[:99], response.text[:99]))
 
     assert not failures, listed(failures)
     assert everything(engine) == before
@@ -494,7 +495,7 @@ def test_body_that_is_no_json_object_is_refused(
     ids=str,
 )
 def test_json_that_is_not_encoded_is_read(client: TestClient, headers: dict[str, str]) -> None:
-    # A surrogate pair is the character that it stands for.
+    # A surrogate pair stands for one character.
     body = b'{"title": "\\ud83d\\ude00", "year": 2000}'
 
     response = client.post("/movies", content=body, headers=JSON | headers)
@@ -519,7 +520,7 @@ def test_leading_zeros_of_a_number_are_ignored(client: TestClient, engine: Engin
     assert response.json()["title"] == "Heat"
 
 
-def test_empty_query_parameter_counts_as_not_given(client: TestClient, engine: Engine) -> None:
+def test_empty_query_parameter_counts_as_absent(client: TestClient, engine: Engine) -> None:
     store_what_examples_name(engine)
     failures = []
     for operation in PARAMETRIZED:
@@ -571,9 +572,7 @@ def test_new_route_checks_its_query_automatically() -> None:
         """Return the parameters of a dependency."""
         return values
 
-    app = FastAPI(exception_handlers=EXCEPTION_HANDLERS)
-    app.state.settings = Settings()
-    app.state.kept = None
+    app = create_app()
     app.include_router(router, prefix="/new")
     client = TestClient(app)
     expected = {

@@ -83,7 +83,7 @@ def test_movie_is_found_by_its_ids(repository: MovieRepository) -> None:
     assert found == [["Heat"], ["Toy Story"], [], []]
 
 
-def test_create_missing_skips_known_titles_and_ids(
+def test_create_missing_skips_movies_whose_title_or_id_exists(
     repository: MovieRepository, engine: Engine
 ) -> None:
     repository.create(title="Matrix, The (1999)", year=1999, imdb_id="tt0133093", tmdb_id=603)
@@ -101,7 +101,7 @@ def test_create_missing_skips_known_titles_and_ids(
     assert [row["title"] for row in movie_rows(engine)] == ["Matrix, The (1999)", "Heat"]
 
 
-def test_repository_names_the_id_that_another_movie_has(repository: MovieRepository) -> None:
+def test_duplicate_id_is_named_in_the_error(repository: MovieRepository) -> None:
     repository.create(title="Toy Story", year=1995, tmdb_id=862)
 
     with pytest.raises(DuplicateExternalId, match="tmdb_id already exists: 862"):

@@ -1,4 +1,4 @@
-"""Movie.ratings and Rating.movie work in a plain session and cost the service nothing."""
+"""Movie.ratings and Rating.movie work in a plain session and cost requests no statement."""
 
 from collections import Counter
 
@@ -30,7 +30,7 @@ STATEMENTS = {
 
 @pytest.fixture
 def engine(any_engine: Engine) -> Engine:
-    """An engine that enforces foreign keys, and on SQLite one that does not."""
+    """An engine that enforces foreign keys and, on SQLite, one that does not."""
     return any_engine
 
 
@@ -45,7 +45,7 @@ def test_ratings_of_a_movie_and_movie_of_a_rating_are_loaded(
     assert session.get_one(Rating, 2).movie is movie
 
 
-def test_rating_that_is_appended_to_a_movie_is_stored(session: Session, engine: Engine) -> None:
+def test_rating_appended_to_a_movie_is_stored(session: Session, engine: Engine) -> None:
     store(engine, RATED)
     movie = session.get_one(Movie, 1)
 
@@ -72,7 +72,7 @@ def test_deleting_a_movie_deletes_its_ratings_and_genres(session: Session, engin
     assert MovieRepository(session).genres() == [GenreRead(RONIN.genre, 1)]
 
 
-def test_rating_that_is_removed_from_a_movie_is_deleted(session: Session, engine: Engine) -> None:
+def test_rating_removed_from_a_movie_is_deleted(session: Session, engine: Engine) -> None:
     store(engine, RATED)
     movie = session.get_one(Movie, 1)
 
@@ -84,7 +84,7 @@ def test_rating_that_is_removed_from_a_movie_is_deleted(session: Session, engine
 
 def test_relationships_cost_a_request_no_statement(database_url: str) -> None:
     app = create_app(Settings(database_url=database_url, auto_setup=False))
-    store(app.state.engine, RATED)
+    store(app.state.service.database.engine, RATED)
     found: dict[str, Counter[str]] = {}
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -93,7 +93,7 @@ def test_relationships_cost_a_request_no_statement(database_url: str) -> None:
             found[request_line][word] += 1
 
     with TestClient(app) as client:
-        event.listen(app.state.engine, "before_cursor_execute", note)
+        event.listen(app.state.service.database.engine, "before_cursor_execute", note)
         for request_line in STATEMENTS:
             found[request_line] = Counter()
             method, path = request_line.split()

@@ -1,8 +1,8 @@
-"""The queries and writes of MovieRepository, on each engine.
+"""MovieRepository: its queries and writes, on each engine.
 
-A test that takes ``any_engine`` also runs on a plain engine and tables made from the models'
-metadata, as in a notebook. Other tests need not: test_migrations.py proves the schemas equal, and
-test_transactions.py runs transactions on both.
+A test with ``any_engine`` also runs on a plain engine and tables made from the models' metadata, as
+in a notebook. Other tests need not: the tests of migrations prove the schemas equal, and those of
+transactions run on both.
 """
 
 import sqlite3
@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, func, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlmodel import Session
 
-from app.db import create_db_engine
+from app.checks import data_problems
+from app.db import create_db_engine, reading, writing
 from app.errors import DuplicateTitle, MovieNotFound, MoviesNotFound, RatingNotFound
 from app.models import Movie, utc_now
 from app.read_models import MovieRead, NewMovie, NewRating, Ranking, Sort
 from app.repository import MovieRepository
-from app.statements import RATING
-from app.transactions import writing
+from app.tables import MOVIE, RATING
+from tests.databases import POSTGRES_URL
 from tests.helpers import (
     HEAT,
     RONIN,
@@ -61,22 +62,56 @@ def titles(movies: list[MovieRead]) -> list[str]:
 # Reading
 
 
-def test_get_returns_the_movie(repository: MovieRepository, engine: Engine) -> None:
+def test_get_and_require_return_the_movie(repository: MovieRepository, engine: Engine) -> None:
     rated = Sample("Heat", 1995, "Crime", (5, 4))
     [movie_id] = store(engine, rated)
 
-    movie = repository.get(movie_id)
+    assert repository.get(movie_id) == movie_read(movie_id, rated)
+    assert repository.require(movie_id) == movie_read(movie_id, rated)
 
-    assert movie == movie_read(movie_id, rated)
 
-
-def test_getting_an_unknown_movie_raises_and_leaves_no_transaction_open(
+def test_get_returns_none_for_an_unknown_id_and_require_raises(
     repository: MovieRepository, session: Session
 ) -> None:
+    assert repository.get(1) is None
     with pytest.raises(MovieNotFound):
-        repository.get(1)
-
+        repository.require(1)
     assert not session.in_transaction()
+
+    with writing(session):
+        assert repository.get(1) is None
+        with pytest.raises(MovieNotFound):
+            repository.require(1)
+
+
+def is_locked(engine: Engine, movie_id: int) -> bool:
+    """Return whether a transaction has locked a movie, on PostgreSQL."""
+    with engine.connect() as connection:
+        lock = select(MOVIE.c.id).where(MOVIE.c.id == movie_id).with_for_update(nowait=True)
+        try:
+            connection.execute(lock)
+        except OperationalError:
+            return True
+    return False
+
+
+@pytest.mark.skipif(POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to a server's URL")
+def test_require_locks_the_movie_inside_writing_and_get_never_does(postgres_url: str) -> None:
+    engine = create_db_engine(postgres_url)
+    [movie_id] = store(engine, HEAT)
+    with Session(engine) as session:
+        repository = MovieRepository(session)
+        found: list[tuple[str, bool]] = []
+        for find in (repository.get, repository.require):
+            with reading(session):
+                find(movie_id)
+                found.append(("reading", is_locked(engine, movie_id)))
+            with writing(session):
+                find(movie_id)
+                found.append(("writing", is_locked(engine, movie_id)))
+    engine.dispose()
+
+    assert found == [("reading", False), ("writing", False), ("reading", False), ("writing", True)]
 
 
 def test_list_sorts_titles_by_code_point_on_every_engine(
@@ -108,7 +143,7 @@ def test_every_page_is_a_slice_of_the_whole_list_in_both_directions(
 ) -> None:
     store(engine, *SAMPLES)
     total = len(SAMPLES)
-    # Around the middle, after which queries run backwards from the end, and around the end.
+    # Around the middle, after which pages are read backwards from the end, and around the end.
     offsets = (0, 1, 5, 6, 7, 9, total - 1, total, total + 1)
 
     for sort in SORTS:
@@ -290,15 +325,16 @@ def test_ratings_are_filtered_by_movie_and_user(
 
 READS: dict[str, Callable[[MovieRepository], object]] = {
     "get": lambda repository: repository.get(1),
+    "require": lambda repository: repository.require(1),
     "list": lambda repository: repository.list(),
     "top": lambda repository: repository.top(),
     "list_ratings": lambda repository: repository.list_ratings(),
-    "problems": lambda repository: list(repository.problems()),
+    "problems": lambda repository: list(data_problems(repository.session)),
     "update without changes": lambda repository: repository.update(1),
 }
 
 
-def test_read_leaves_the_callers_transaction_as_it_was(
+def test_read_leaves_the_transaction_of_its_caller_open(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
     store(engine, HEAT)
@@ -377,8 +413,8 @@ def test_update_changes_only_the_given_fields(repository: MovieRepository, engin
         repository.update(1, title="Heat", year=1995, genre="Crime")
         movie = repository.update(1, **changes)
 
-        assert movie == repository.get(1) == movie_read(1, Sample(*expected, (4,)))
-        assert repository.get(2) == movie_read(2, zodiac)
+        assert movie == repository.require(1) == movie_read(1, Sample(*expected, (4,)))
+        assert repository.require(2) == movie_read(2, zodiac)
         assert rating_rows(engine) == [{"id": 1, "movie_id": 1, "user_id": None, "score": 4}]
 
 
@@ -447,24 +483,38 @@ def test_rating_aggregates_follow_every_write(repository: MovieRepository, engin
     for step, expected in steps:
         step()
         assert aggregates(engine) == [expected]
-        assert list(repository.problems()) == []
+        assert list(data_problems(repository.session)) == []
 
 
-def test_database_rejects_values_out_of_bounds(repository: MovieRepository, engine: Engine) -> None:
-    store(engine, HEAT)
-    before = everything(engine)
-    writes: list[Callable[[], object]] = [
-        lambda: repository.create(title="Too early", year=1899),
-        lambda: repository.create(title="Too late", year=2101),
-        lambda: repository.add_rating(1, 0),
-        lambda: repository.add_rating(1, 6, user_id=7),
-        lambda: repository.add_ratings([NewRating(1, 5, 7), NewRating(1, 6, 8)]),
+def test_value_out_of_its_bounds_is_a_value_error_that_names_them_and_stores_nothing(
+    any_engine: Engine,
+) -> None:
+    store(any_engine, HEAT)
+    before = everything(any_engine)
+    year, score = "year must be from 1900 to 2100", "score must be from 1 to 5"
+    title, genre = "must be at most 300 characters", "must be at most 100 characters"
+    missing = [NewMovie("Alien", 1979), NewMovie("Too early", 1899)]
+    ratings = [NewRating(1, 5, 7), NewRating(1, 6, 8)]
+    writes: list[tuple[Callable[[MovieRepository], object], str]] = [
+        (lambda repository: repository.create(title="Too early", year=1800), year),
+        (lambda repository: repository.create(title="Too early", year=1899), year),
+        (lambda repository: repository.create(title="Too late", year=2101), year),
+        (lambda repository: repository.create(title="x" * 301, year=2000), title),
+        (lambda repository: repository.create(title="Long", year=2000, genre="x" * 101), genre),
+        (lambda repository: repository.create_missing(missing), year),
+        (lambda repository: repository.update(1, title="Ronin", year=2101), year),
+        (lambda repository: repository.add_rating(1, score=9), score),
+        (lambda repository: repository.add_rating(1, score=0, user_id=7), score),
+        (lambda repository: repository.add_ratings(ratings), score),
     ]
 
-    for write in writes:
-        with pytest.raises(IntegrityError):
-            write()
-        assert everything(engine) == before
+    with Session(any_engine) as session:
+        repository = MovieRepository(session)
+        for write, bounds in writes:
+            with pytest.raises(ValueError, match=bounds):
+                write(repository)
+            assert not session.in_transaction()
+            assert everything(any_engine) == before
 
 
 def test_write_to_an_unknown_row_raises_and_changes_nothing(
@@ -574,17 +624,17 @@ def test_write_is_committed_when_it_returns_or_leaves_nothing_behind(
             break
 
     assert number > 1
-    # Other sessions see only committed rows; this one is still open.
+    # Other sessions see it although this one is open, so it is committed.
     assert not session.in_transaction()
     assert everything(engine) != before
-    assert list(repository.problems()) == []
+    assert list(data_problems(repository.session)) == []
 
 
 # Many ratings at once
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_ratings_added_together_equal_ratings_added_one_by_one(
+def test_ratings_added_together_are_stored_like_ratings_added_one_by_one(
     repository: MovieRepository, engine: Engine, seed: int
 ) -> None:
     ids = store(engine, *(HEAT._replace(title=f"Heat {number}") for number in range(6)))
@@ -618,7 +668,7 @@ def test_ratings_added_together_equal_ratings_added_one_by_one(
     )
     assert sorted(at_once, key=str) == sorted(one_by_one, key=str)
     assert aggregates(engine)[3:] == aggregates(engine)[:3]
-    assert [*repository.problems()] == []
+    assert [*data_problems(repository.session)] == []
 
 
 def test_ratings_added_together_keep_their_order_and_replaced_ones_their_id(
@@ -665,7 +715,7 @@ def test_ratings_of_unknown_movies_are_named_by_position_and_none_is_stored(
     assert everything(engine) == before
 
 
-def test_ratings_added_together_join_the_transaction_that_is_open(
+def test_ratings_added_together_join_an_open_transaction(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
     store(engine, HEAT)
@@ -702,10 +752,10 @@ def test_threads_that_rate_the_same_movies_lose_no_update(
 
     in_threads(engine, rate)
 
-    assert list(repository.problems()) == []
+    assert list(data_problems(repository.session)) == []
     rows = rating_rows(engine)
     own = sorted((row["movie_id"], row["user_id"], row["score"]) for row in rows if row["user_id"])
-    # Every thread's last rating of a movie is a five.
+    # The last rating of each thread is a five, regardless of the order of the threads.
     expected = [(movies[1], number, 5) for number in range(1, THREADS + 1)]
     assert own == [(movies[0], shared_user, 5), *expected, (movies[1], shared_user, 5)]
     assert sum(row["user_id"] is None for row in rows) == 3 * len(movies) * THREADS
@@ -753,7 +803,7 @@ def test_threads_that_create_the_same_titles_store_each_once(engine: Engine) -> 
 
 
 def behind_the_repository(engine: Engine, statement: str) -> None:
-    """Change the data with foreign keys off."""
+    """Change data with foreign keys off."""
     if engine.dialect.name == "sqlite":
         connection = sqlite3.connect(str(engine.url.database))
         connection.execute(statement)
@@ -768,10 +818,10 @@ def behind_the_repository(engine: Engine, statement: str) -> None:
 def test_sound_data_has_no_problems(repository: MovieRepository, engine: Engine) -> None:
     store(engine, *SAMPLES)
 
-    assert list(repository.problems()) == []
+    assert list(data_problems(repository.session)) == []
 
 
-def test_aggregates_that_differ_from_the_ratings_are_a_problem(
+def test_check_reports_aggregates_that_differ_from_the_ratings(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
     store(engine, Sample("Heat", 1995, "Crime", (4, 5)), Sample("Ronin", 1998, "Action", (3,)))
@@ -789,20 +839,20 @@ def test_aggregates_that_differ_from_the_ratings_are_a_problem(
     ):
         with suppress(Interrupted), writing(session):
             session.execute(text(change))
-            problems = list(repository.problems())
+            problems = list(data_problems(repository.session))
             raise Interrupted
 
         assert problems == ["movie 1 (Heat): the rating aggregates differ from its ratings"], change
 
 
-def test_ratings_of_a_missing_movie_are_a_problem(
+def test_check_reports_ratings_of_a_missing_movie(
     repository: MovieRepository, session: Session, engine: Engine
 ) -> None:
     store(engine, Sample("Heat", 1995, "Crime", (4, 5)))
     store(engine, Sample("Ronin", 1998, "Action", (3,)))
     behind_the_repository(engine, "DELETE FROM movie WHERE id = 1")
 
-    problems = list(repository.problems())
+    problems = list(data_problems(repository.session))
 
     assert problems == [
         "2 rating(s) of movies that do not exist",
@@ -837,7 +887,7 @@ def test_each_read_sees_one_snapshot(
         before = read(repository)
         event.listen(engine, "after_cursor_execute", write, once=True)
         meanwhile = read(repository)
-        after = repository.get(4).rating_count
+        after = repository.require(4).rating_count
 
     assert meanwhile == before
     assert after == 1

@@ -1,4 +1,4 @@
-"""The commands that copy a database in use, and put a copy in its place."""
+"""Commands that back up a SQLite database in use and restore a copy."""
 
 from pathlib import Path
 
@@ -6,12 +6,13 @@ import typer
 
 from app.backup.copy import backup
 from app.backup.restore import restore
+from app.checks import problems
 from app.config import load_settings
-from app.startup import open_session, problems_of
+from app.db import open_session
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Add the commands of this capability."""
+    """Add the commands."""
     cli.command("backup")(back_up)
     cli.command("restore")(restore_copy)
 
@@ -23,16 +24,16 @@ def back_up(file: Path) -> None:
 
 
 def restore_copy(file: Path) -> None:
-    """Put a copy of FILE, checked and brought to head, in the SQLite database's place.
+    """Replace the SQLite database with a copy of FILE, after a check and an upgrade to head.
 
-    Stop the service first: it refuses while any process has the database open.
+    Stop the service first: the command fails while any process has the database open.
     """
     older_revision = restore(load_settings().database_url, file)
     with open_session() as session:
-        problems = [*problems_of(session)]
-    for problem in problems:
+        found = [*problems(session)]
+    for problem in found:
         typer.echo(problem, err=True)
-    if problems:
+    if found:
         raise typer.Exit(1)
-    brought = f" and brought it from revision {older_revision} to head" if older_revision else ""
-    typer.echo(f"Restored {file}{brought}. Database sound")
+    upgraded = f" and upgraded it from revision {older_revision}" if older_revision else ""
+    typer.echo(f"Restored {file}{upgraded}. Database sound")

@@ -1,4 +1,4 @@
-"""A copy of a SQLite database in use."""
+"""Copying a SQLite database while it is in use."""
 
 import errno
 import os
@@ -9,34 +9,32 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.engine import make_url
 
-from app.db_errors import is_disk_full, readable_database_errors
+from app.db import explained_errors, is_disk_full, require_file
 from app.errors import SetupError
-from app.migrate import require_file
 
 
 def backup(database_url: str, target: Path) -> None:
-    """Copy the SQLite database to a new file, as it was at one moment, while others use it.
+    """Write a snapshot of the SQLite database to a new file while the database is in use.
 
     Raises:
-        SetupError: the target exists or cannot be written, or the database is not SQLite's.
+        SetupError: the target exists or cannot be written, or the database is not SQLite.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite":
-        raise SetupError("This copies SQLite files. For PostgreSQL, run pg_dump.")
+        raise SetupError("Only SQLite databases can be copied. For PostgreSQL, run pg_dump.")
     require_file(url)
-    exists = SetupError(f"{target} exists and is not overwritten.\nName another file.")
+    exists = SetupError(f"{target} already exists.\nChoose another file name.")
     try:
         if target.exists():
             raise exists
         if not target.parent.is_dir():
-            raise SetupError(f"There is no folder {target.parent}.\nMake it, or name another file.")
-        # In a folder of its own until it is whole and on disk, which VACUUM INTO does not see to.
+            raise SetupError(
+                f"The folder {target.parent} does not exist.\nCreate it or choose another one."
+            )
+        # Copy to a separate folder and sync there, because VACUUM INTO does not sync.
         with TemporaryDirectory(prefix=f"{target.name}.unfinished-", dir=target.parent) as folder:
             unfinished = Path(folder) / target.name
-            with (
-                readable_database_errors(url),
-                closing(sqlite3.connect(str(url.database))) as source,
-            ):
+            with explained_errors(url), closing(sqlite3.connect(str(url.database))) as source:
                 _copy(source, unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
@@ -48,19 +46,19 @@ def backup(database_url: str, target: Path) -> None:
 
 
 def _put_in_place(unfinished: Path, target: Path) -> None:
-    """Give a file its name, unless another file has come there in the meantime.
+    """Move a file to its target name, unless another process has created that file.
 
     Raises:
-        FileExistsError: one has.
+        FileExistsError: the target exists.
     """
     try:
-        # Fails where a rename would overwrite.
+        # Fails if the name is taken; a rename would overwrite.
         target.hardlink_to(unfinished)
     except FileExistsError:
         raise
     except OSError:
-        # FAT, exFAT and some network shares have no hard links: a file of our own takes the place,
-        # which others see empty for a moment, and is overwritten.
+        # FAT, exFAT and some network shares have no hard links: reserve the name with an empty
+        # file, and overwrite it.
         target.open("x").close()
         try:
             unfinished.replace(target)
@@ -73,7 +71,7 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
     try:
         source.execute("VACUUM INTO ?", (str(target),))
     except sqlite3.OperationalError as error:
-        # It would be said of the source, which is well.
+        # The error would name the source, which is fine.
         if is_disk_full(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise

@@ -1,4 +1,4 @@
-"""Puts a copy of a SQLite database in the database's place."""
+"""Replacing the SQLite database with a copy."""
 
 import os
 import shutil
@@ -10,41 +10,42 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.engine import make_url
 
-from app.db_errors import is_busy, readable_database_errors
+from app.checks import problems as problems_of
+from app.db import exclusive, explained_errors, migrate, open_session
 from app.errors import SetupError
-from app.migrate import migrate_to_head
-from app.startup import open_session, problems_of
 
-# Problems that an error names.
-NAMED_PROBLEMS = 5
+# Problems listed in an error.
+LISTED_PROBLEMS = 5
 
 
 def restore(database_url: str, source: Path) -> str | None:
-    """Replace the SQLite database by a copy of another, which stays as it is.
+    """Replace the SQLite database with a copy of ``source``, which is not changed.
 
-    The copy is migrated to head and checked before it takes the place. At each moment either the
-    old or the new database is there whole, without a ``-wal`` of the other.
+    The copy is migrated to head and checked before the swap. At any moment, the path holds either
+    the old or the new database, complete and without the ``-wal`` of the other.
 
     Returns:
-        The revision from which the copy was brought to head, None if it was there.
+        The revision from which the copy was upgraded, or None if it was at head.
 
     Raises:
         SetupError: a process has the database open, the copy is not sound, or one of the two
-            cannot be read or written.
+            files cannot be read or written.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite":
-        raise SetupError("This restores SQLite files. For PostgreSQL, run psql or pg_restore.")
+        raise SetupError(
+            "Only SQLite databases can be restored. For PostgreSQL, run psql or pg_restore."
+        )
     target = Path(str(url.database)).resolve()
     try:
-        _require_whole_copy(source, target)
-        # In the same folder, so that taking the place is a rename.
+        _require_complete_copy(source, target)
+        # In the same folder, because a rename works only within one file system.
         with TemporaryDirectory(prefix=f"{target.name}.restoring-", dir=target.parent) as folder:
             prepared = Path(folder) / target.name
             shutil.copyfile(source, prepared)
             older_revision = _prepare(prepared, source)
-            with _nobody_else(target):
-                _take_over_owner(target, prepared)
+            with exclusive(target):
+                _copy_owner(target, prepared)
                 prepared.replace(target)
         _sync(target.parent)
     except OSError as error:
@@ -52,29 +53,26 @@ def restore(database_url: str, source: Path) -> str | None:
     return older_revision
 
 
-def _require_whole_copy(source: Path, target: Path) -> None:
+def _require_complete_copy(source: Path, target: Path) -> None:
     if not source.is_file():
-        raise SetupError(f"There is no file {source}.")
+        raise SetupError(f"{source} does not exist.")
     if target.exists() and source.samefile(target):
-        raise SetupError(f"{source} is the database itself.\nName a copy of it.")
+        raise SetupError(f"{source} is the database itself.\nChoose a copy of it.")
     wal = Path(f"{source}-wal")
     if wal.exists() and wal.stat().st_size:
         raise SetupError(
-            f"{source} is not whole without {wal.name}.\n"
+            f"{source} is incomplete without {wal.name}.\n"
             "Make a copy with: uv run python scripts/db.py backup FILE"
         )
     if not target.parent.is_dir():
-        raise SetupError(f"There is no folder {target.parent}.\nMake it.")
+        raise SetupError(f"The folder {target.parent} does not exist.\nCreate it.")
 
 
 def _prepare(prepared: Path, source: Path) -> str | None:
-    """Bring a copy to head, check it, write it to disk, and return its revision if not head."""
+    """Migrate a copy to head, check and sync it, and return its old revision if not head."""
     url = f"sqlite:///{prepared}"
-    with _named(prepared, source):
-        with (
-            closing(sqlite3.connect(prepared)) as database,
-            readable_database_errors(make_url(url)),
-        ):
+    with _naming_source(prepared, source):
+        with closing(sqlite3.connect(prepared)) as database, explained_errors(make_url(url)):
             found = [str(row[0]) for row in database.execute("PRAGMA integrity_check")]
             tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master")]
         if "alembic_version" not in tables:
@@ -82,15 +80,15 @@ def _prepare(prepared: Path, source: Path) -> str | None:
         problems = [problem for problem in found if problem != "ok"]
         if not problems:
             before = _revision(prepared)
-            migrate_to_head(str(url))
+            migrate(str(url))
             with open_session(str(url)) as session:
                 problems = [*problems_of(session)]
             _empty_wal(prepared)
         if problems:
-            more = len(problems) - NAMED_PROBLEMS
+            more = len(problems) - LISTED_PROBLEMS
             rest = [f"and {more} more"] if more > 0 else []
-            named = "\n".join([*problems[:NAMED_PROBLEMS], *rest])
-            raise SetupError(f"{source} is not sound, nothing was restored:\n{named}")
+            listed = "\n".join([*problems[:LISTED_PROBLEMS], *rest])
+            raise SetupError(f"{source} is not sound. Nothing was restored:\n{listed}")
     is_older = before != _revision(prepared)
     _sync(prepared)
     return before if is_older else None
@@ -103,65 +101,30 @@ def _revision(prepared: Path) -> str:
 
 
 def _empty_wal(prepared: Path) -> None:
-    # Closing the last connection does so too, and keeps quiet where the disk is full.
+    # Closing the last connection would do this too, but without an error if the disk is full.
     with (
-        readable_database_errors(make_url(f"sqlite:///{prepared}")),
+        explained_errors(make_url(f"sqlite:///{prepared}")),
         closing(sqlite3.connect(prepared)) as database,
     ):
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @contextmanager
-def _named(prepared: Path, source: Path) -> Iterator[None]:
-    """Let an error name the file that the user has named."""
+def _naming_source(prepared: Path, source: Path) -> Iterator[None]:
+    """Name the user's file in errors, instead of its copy."""
     try:
         yield
     except SetupError as error:
         raise SetupError(str(error).replace(str(prepared), str(source))) from error
 
 
-@contextmanager
-def _nobody_else(target: Path) -> Iterator[None]:
-    """Keep every other process from a database and leave no ``-wal`` and ``-shm`` beside it."""
-    if target.exists():
-        in_use = SetupError(
-            f"A process has {target} open, nothing was restored.\nStop the service first."
-        )
-        with closing(sqlite3.connect(target, timeout=0, isolation_level=None)) as database:
-            try:
-                # A connection of another process holds a lock on the file even if it is idle.
-                database.execute("PRAGMA locking_mode=EXCLUSIVE")
-                # Also copies what the -wal holds, and removes it.
-                if database.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "wal":
-                    raise in_use
-                database.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if is_busy(error):
-                    raise in_use from error
-                raise SetupError(f"Cannot lock {target}: {error}.") from error
-            except sqlite3.DatabaseError:
-                pass  # what is there is no database, which is why a copy is restored
-            _remove_leftovers(target)
-            yield
-    else:
-        _remove_leftovers(target)
-        yield
-
-
-def _take_over_owner(target: Path, prepared: Path) -> None:
-    """Let the service's user read and write the copy as it did the database."""
+def _copy_owner(target: Path, prepared: Path) -> None:
+    """Give the copy the owner and the permissions of the database."""
     if target.exists():
         status = target.stat()
         prepared.chmod(status.st_mode)
         if (status.st_uid, status.st_gid) != (os.getuid(), os.getgid()):
             os.chown(prepared, status.st_uid, status.st_gid)
-
-
-def _remove_leftovers(target: Path) -> None:
-    # SQLite would replay a -wal into whatever file it lies beside.
-    for suffix in ("-wal", "-shm", "-journal"):
-        Path(f"{target}{suffix}").unlink(missing_ok=True)
-    _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

@@ -1,15 +1,23 @@
-"""Stores ratings that arrive while a commit runs together, in the next one."""
+"""Group commit: ratings that arrive during a commit share the next one."""
 
-from functools import partial
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-
-from app.group_commit.routes import router
 from app.group_commit.waiting import GroupCommit
-from app.routes.route_class import PerEventLoop
+from app.service import Service
 
 
-def install(app: FastAPI) -> None:
-    """Take over ``POST /ratings`` from the core, whose route answers it otherwise."""
-    app.state.group_commit = PerEventLoop(partial(GroupCommit, app))
-    app.include_router(router)
+def install(service: Service) -> None:
+    """Store ratings in groups while the service runs."""
+
+    @asynccontextmanager
+    async def grouped() -> AsyncIterator[None]:
+        alone = service.rate
+        timeout = max(service.settings.busy_timeout, service.limits.rating_timeout)
+        service.rate = GroupCommit(service.database, timeout).add
+        try:
+            yield
+        finally:
+            service.rate = alone
+
+    service.lifespans.append(grouped)

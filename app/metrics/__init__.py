@@ -1,23 +1,20 @@
-"""``GET /metrics``: what the service does, for Prometheus."""
-
-from importlib import import_module
-
-from fastapi import FastAPI
+"""``GET /metrics`` for Prometheus."""
 
 from app.config import stop
 from app.metrics.workers import share_with_workers
+from app.service import Service
 
 
-def install(app: FastAPI) -> None:
-    """Measure the service and serve the measurements, if the settings ask for it."""
-    if not app.state.settings.metrics:
+def install(service: Service) -> None:
+    """Measure the service and serve the measurements, if the settings enable it."""
+    if not service.settings.metrics:
         return
-    # The client library reads where workers share their measurements when it is imported.
+    # Set the folder first: prometheus-client reads it on import.
     folder = share_with_workers()
     try:
-        routes = import_module("app.metrics.routes")
+        from app.metrics.routes import install_routes  # noqa: PLC0415 - see above
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise
         stop("MOVIE_METRICS needs prometheus-client. Run: uv sync --extra metrics")
-    routes.install(app, folder)
+    install_routes(service, folder)

@@ -1,4 +1,4 @@
-"""The measurements, in Prometheus' terms."""
+"""Prometheus metrics of the service."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -22,24 +22,24 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import DatabaseError
 from app.observer import Observer
 
-# What a request is counted under where no route answered it, and where one did that is no
-# operation, such as /docs: a caller could make up any number of paths.
+# Route labels: of requests that match no route, and of routes that are no API operation, such as
+# /docs. Paths are not used as labels, because clients could invent any number of them.
 UNKNOWN, FILE = "(unknown)", "(file)"
 OTHER = "(other)"
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-# Seconds. From a response out of memory to a write that has waited for its turn and its lock.
+# In seconds, from a cached response to a write that waited in the queue and for the lock.
 DURATIONS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BATCHES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-# Without a second series for each counter, which says when it was made.
-disable_created_metrics()  # type: ignore[no-untyped-call] # the library's
+# Do not export a second series, _created, for each counter and histogram.
+disable_created_metrics()  # type: ignore[no-untyped-call] # untyped in the library
 
 
 class Measurements(Observer):
-    """Counts what it is told.
+    """Records measurements as Prometheus metrics.
 
     Args:
-        folder: where the workers of a server share their measurements; None for a single process.
+        folder: where workers share their measurements; None for a single process.
         database_bytes: returns the size of each part of the database.
     """
 
@@ -63,19 +63,19 @@ class Measurements(Observer):
         )
         cache = Counter(
             "movie_read_cache_requests",
-            "Reads that the cache could answer, by whether it did.",
+            "Lookups in the read cache, by hit or miss.",
             ("result",),
             registry=registry,
         )
         self._hits, self._misses = cache.labels("hit"), cache.labels("miss")
         self._interrupted = Counter(
             "movie_reads_interrupted",
-            "Reads that were repeated in a worker thread, for they took long or met a lock.",
+            "Reads repeated in a worker thread because they took too long or met a lock.",
             registry=registry,
         )
         self._waiting = Gauge(
             "movie_writers_waiting",
-            "Requests that wait for their turn to write.",
+            "Requests waiting to write.",
             multiprocess_mode="livesum",
             registry=registry,
         )
@@ -84,21 +84,21 @@ class Measurements(Observer):
         )
         self._batches = Histogram(
             "movie_ratings_per_commit",
-            "Ratings that shared a commit.",
+            "Ratings per commit.",
             buckets=BATCHES,
             registry=registry,
         )
-        # What request_answered() adds to: to look up labels costs more than to count.
+        # By label values: labels() takes longer than counting.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._published = registry
         if folder is None:
             ProcessCollector(registry=registry)
         else:
             self._published = CollectorRegistry()
-            MultiProcessCollector(self._published, str(folder))  # type: ignore[no-untyped-call] # the library's
+            MultiProcessCollector(self._published, str(folder))  # type: ignore[no-untyped-call] # untyped in the library
         self._published.register(_DatabaseSize(database_bytes))
 
-    def request_answered(
+    def request_finished(
         self, scope: MutableMapping[str, Any], status: int, seconds: float
     ) -> None:
         """Count a request and its duration."""
@@ -117,7 +117,7 @@ class Measurements(Observer):
         requests.inc()
         durations.observe(seconds)
 
-    def cache_asked(self, *, hit: bool) -> None:
+    def cache_lookup(self, *, hit: bool) -> None:
         """Count a hit or a miss."""
         (self._hits if hit else self._misses).inc()
 
@@ -125,8 +125,8 @@ class Measurements(Observer):
         """Count an interrupted read."""
         self._interrupted.inc()
 
-    def writers_waiting(self, change: int) -> None:
-        """Note how many wait."""
+    def waiting_writers_changed(self, change: int) -> None:
+        """Change the number of waiting requests."""
         self._waiting.inc(change)
 
     def ratings_committed(self, count: int) -> None:
@@ -135,26 +135,26 @@ class Measurements(Observer):
         self._batches.observe(count)
 
     def exposition(self) -> bytes:
-        """Return all measurements, of all workers, in Prometheus' text format."""
+        """Return the measurements of all workers in Prometheus' text format."""
         if self._folder is not None:
             _forget_dead_workers(self._folder)
         return generate_latest(self._published)
 
 
 class _DatabaseSize(Collector):
-    """Looks up the database's size when it is asked. A database out of reach has none."""
+    """Reads the database's size on demand, and omits it if the database is unavailable."""
 
     def __init__(self, database_bytes: Callable[[], Mapping[str, int]]) -> None:
         self._database_bytes = database_bytes
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Yield nothing, for registering must not ask the database."""
+        """Yield nothing: registering must not query the database."""
         yield from ()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the size of each part."""
         size = GaugeMetricFamily(
-            "movie_database_bytes", "Size of the database, by its part.", labels=("part",)
+            "movie_database_bytes", "Size of the database, by part.", labels=("part",)
         )
         try:
             for part, number in self._database_bytes().items():
@@ -165,12 +165,13 @@ class _DatabaseSize(Collector):
 
 
 def _forget_dead_workers(folder: Path) -> None:
-    """Leave the requests that a killed worker had waiting out of the sum."""
+    """Remove the numbers of waiting writers of killed workers."""
+    # The library does not document its file names: see tests/test_private_names.py.
     for file in folder.glob("gauge_live*_*.db"):
         process = int(file.stem.rpartition("_")[2])
         try:
             os.kill(process, 0)
         except ProcessLookupError:
-            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call] # the library's
+            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call] # untyped in the library
         except PermissionError:
             pass  # alive, as another user

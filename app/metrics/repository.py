@@ -1,11 +1,10 @@
-"""How large the database is."""
+"""The size of the database."""
 
 from pathlib import Path
 
-from sqlalchemy import Engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy import text
 
-from app.transactions import KEPT, Transactions, reading
+from app.db import Database, reading
 
 _SIZE = {
     "sqlite": text("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"),
@@ -13,9 +12,9 @@ _SIZE = {
 }
 
 
-def database_bytes(engine: Engine, kept: Transactions | None) -> dict[str, int]:
+def database_bytes(database: Database) -> dict[str, int]:
     """Return the size of each part of the database: ``main``, and on SQLite its ``wal``."""
-    with reading(Session(engine, info={KEPT: kept})) as connection:
+    with database.session() as session, reading(session) as connection:
         sizes = {"main": connection.execute(_SIZE[connection.dialect.name]).scalar_one()}
         if connection.dialect.name == "sqlite":
             wal = Path(f"{connection.engine.url.database}-wal")

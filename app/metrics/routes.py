@@ -1,39 +1,44 @@
 """``GET /metrics``."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.dependencies import require_api_key
 from app.metrics.measurements import Measurements
 from app.metrics.repository import database_bytes
 from app.metrics.workers import kept_folder
-from app.routes.route_class import run_in_thread
+from app.service import Service
+
+PATH = "/metrics"
 
 
-def install(app: FastAPI, folder: Path | None) -> None:
-    """Put the measurements in, and serve them."""
+def install_routes(service: Service, folder: Path | None) -> None:
+    """Collect measurements and serve them. If an API key is set, clients must send it.
 
-    def size() -> Mapping[str, int]:
-        return database_bytes(app.state.engine, app.state.kept)
+    Args:
+        service: the service to measure.
+        folder: where workers share their measurements; None for a single process.
+    """
+    measurements = Measurements(folder, partial(database_bytes, service.database))
+    service.database.observer = measurements
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with nullcontext() if folder is None else kept_folder(folder):
-            yield
+    async def metrics(_request: Request) -> Response:
+        """Return the measurements since the start of the service."""
+        body = await service.database.read_in_thread(measurements.exposition)
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
 
-    app.state.observer = Measurements(folder, size)
-    router = APIRouter(lifespan=lifespan)
-    # Not in the OpenAPI document: it is for one program, whose format it has.
-    router.add_route("/metrics", metrics, include_in_schema=False)
-    app.include_router(router)
+    # Not in the OpenAPI document: it serves Prometheus, in Prometheus' format.
+    service.app.add_route(PATH, metrics, include_in_schema=False)
+    service.paths_with_key.add(PATH)
+    if folder is not None:
 
+        @asynccontextmanager
+        async def kept() -> AsyncIterator[None]:
+            with kept_folder(folder):
+                yield
 
-async def metrics(request: Request) -> Response:
-    """Return what the service has done since it started, to those who may write."""
-    require_api_key(request)
-    body = await run_in_thread(request.app, request.app.state.observer.exposition)
-    return Response(body, media_type=CONTENT_TYPE_LATEST)
+        service.lifespans.append(kept)

@@ -1,7 +1,7 @@
-"""Where the workers of a server share their measurements, so that any of them can tell of all.
+"""The folder in which workers share measurements. Any worker reports the totals of all.
 
-A worker writes to files of its own, in a folder that all know. So nothing is lost if it is killed,
-and the one that replaces it goes on counting.
+Each worker writes to its own files in the folder. If it is killed, its counts remain, and the
+worker that replaces it adds to them.
 """
 
 import hashlib
@@ -16,24 +16,24 @@ from pathlib import Path
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment] # looked for before use
+    fcntl = None  # type: ignore[assignment] # checked before use
 
-# Where prometheus-client looks for the folder.
+# The environment variable from which prometheus-client reads the folder.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def share_with_workers() -> Path | None:
-    """Name the folder to the client library, which is not imported yet, and return it.
+    """Set the environment variable. Call this before prometheus-client is imported.
 
     Returns:
-        None for a server that is one process, whose measurements stay in memory, and on Windows,
-        where each worker tells of itself.
+        The folder. None for a single process, whose measurements stay in memory, and on Windows,
+        where each worker reports only its own.
     """
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
     if multiprocessing.parent_process() is None or fcntl is None:
         return None
-    # Random, and the same in all workers of one server. A process id would come again.
+    # The key is random and the same in all workers of a server; a process id would be reused.
     server = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"movie-service-metrics-{server}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -50,7 +50,7 @@ def kept_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
     finally:
-        # An error: another worker is inside, or has removed it.
+        # OSError: another worker is inside, or has removed the folder.
         with suppress(OSError), lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,13 +1,13 @@
-"""Whole catalogues in and out, as MovieLens' CSV files."""
+"""Import and export of catalogues as MovieLens' CSV files."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from app.service import Service
 
 
-def install(app: "FastAPI") -> None:
+def install(service: "Service") -> None:
     """Add ``GET /movies.csv`` and ``GET /ratings.csv``."""
-    # Imported here: the commands would spend more time on loading the web framework than on work.
-    app.include_router(import_module("app.movielens.routes").router)
+    from app.movielens.routes import router  # noqa: PLC0415 - commands need no web framework
+
+    service.app.include_router(router)

@@ -1,4 +1,4 @@
-"""The commands that import and export a catalogue as MovieLens' files."""
+"""Commands that import and export a catalogue as MovieLens' files."""
 
 from functools import partial
 from pathlib import Path
@@ -10,16 +10,13 @@ from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
 from app.config import load_settings
-from app.db import empty_wal
-from app.migrate import migrate_to_head
+from app.db import empty_wal, migrate, open_session, reading
 from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository, MergeCounts
-from app.startup import open_session
-from app.transactions import reading
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Add the commands of this capability."""
+    """Add the commands."""
     cli.command()(import_movielens)
     cli.command()(export)
 
@@ -31,24 +28,24 @@ def import_movielens(
         bool,
         typer.Option(
             "--skip-unknown-movies",
-            help="Leave out ratings of movies that movies.csv lacks, which are an error otherwise.",
+            help="Skip ratings of movies that are not in movies.csv; otherwise these are an error.",
         ),
     ] = False,
 ) -> None:
     """Merge the CSV files of a MovieLens FOLDER into the catalogue, all or nothing.
 
-    It brings the schema to head first. It can be repeated: a movie is known by its title, a
-    rating by its movie and user, and the later rating stands.
+    Upgrades the schema first. Safe to repeat: movies are matched by title, ratings by movie and
+    user, and the later rating wins.
     """
     source = MovieLensFolder(folder, skip_unknown_movies=skip_unknown_movies)
-    migrate_to_head(load_settings().database_url)
+    migrate(load_settings().database_url)
     terminal = Console(stderr=True)
     bar = Progress(
         *Progress.get_default_columns(),
         DownloadColumn(),
         console=terminal,
         disable=not terminal.is_terminal,
-        # It vanishes at the end, so that an error is the only thing to read.
+        # Remove the finished bar: only an error stays on screen.
         transient=True,
     )
     with open_session() as session, bar:
@@ -57,16 +54,19 @@ def import_movielens(
         empty_wal(session.get_bind().engine)
     Console().print(import_summary(source, counts))
     for count, remark in (
-        (source.years_added, "with their year added to a title that another year's movie has too"),
+        (source.years_added, "got their year appended to a title that they share with other years"),
         (counts.different_movies_merged, "merged by title although their IMDb ids differ"),
-        (counts.external_ids_left_out, "without an external id that another movie has already"),
+        (
+            counts.external_ids_left_out,
+            "imported without an external id that another movie already has",
+        ),
     ):
         if count:
             typer.echo(f"{count} movie(s) {remark}")
 
 
 def export(folder: Path) -> None:
-    """Write the catalogue to FOLDER as MovieLens' CSV files."""
+    """Write the catalogue to FOLDER as MovieLens CSV files."""
     with open_session() as session, reading(session):
         repository = CatalogueRepository(session)
         movies, ratings = write_folder(
@@ -79,7 +79,7 @@ def export(folder: Path) -> None:
 
 
 def import_summary(source: MovieLensFolder, counts: MergeCounts) -> Table:
-    """Return a table of what became of every row that was read."""
+    """Return a table of the rows by what happened to them. The footer is their total."""
     rows = {
         "new": (counts.movies_new, counts.ratings_new),
         "updated": (counts.movies_updated, counts.ratings_replacing),

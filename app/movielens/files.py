@@ -1,7 +1,7 @@
-"""MovieLens' CSV files: reading and writing them.
+"""Reading and writing MovieLens' CSV files.
 
 The format is described in https://files.grouplens.org/datasets/movielens/ml-latest-README.html.
-This module knows nothing of the database.
+This module does not use the database.
 """
 
 import csv
@@ -23,33 +23,30 @@ from typing import Self, TextIO, TypeGuard, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import UnusableFile
-from app.models import (
+from app.models import SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
+from app.schemas import Genre, Title, UrlId, UrlInt, UrlUserId
+from app.text import (
     DEFAULT_GENRE,
     GENRE_SEPARATOR,
-    SCORE_MAX,
-    SCORE_MIN,
-    YEAR_MAX,
-    YEAR_MIN,
     normalize_genres,
     normalize_imdb_id,
     normalize_text,
 )
-from app.schemas import Genre, Title, UrlId, UrlInt, UrlUserId
 
 T = TypeVar("T")
-# Called now and then with the number of bytes just read.
+# Called periodically with the number of bytes read since the last call.
 Advance = Callable[[int], object]
 
 MOVIES_FILE = "movies.csv"
 LINKS_FILE = "links.csv"
 RATINGS_FILE = "ratings.csv"
-# Our own extension. Readers of ratings.csv expect a user in every row.
+# Not part of MovieLens: readers of ratings.csv expect a user in every row.
 ANONYMOUS_RATINGS_FILE = "anonymous_ratings.csv"
 FILES = (MOVIES_FILE, LINKS_FILE, RATINGS_FILE, ANONYMOUS_RATINGS_FILE)
-# Written only if there is something to write into them.
+# Written only if they have rows.
 OPTIONAL_FILES = {LINKS_FILE, ANONYMOUS_RATINGS_FILE}
 MOVIES_HEADER = ("movieId", "title", "genres")
-# Our own extension, for titles that do not end in their year.
+# Not part of MovieLens: the year of movies whose title does not end in it.
 YEAR_COLUMN = "year"
 LINKS_HEADER = ("movieId", "imdbId", "tmdbId")
 ANONYMOUS_RATINGS_HEADER = ("movieId", "rating", "timestamp")
@@ -61,9 +58,9 @@ NO_YEAR = "no year"
 YEAR_OUT_OF_RANGE = f"year not in {YEAR_MIN}..{YEAR_MAX}"
 UNKNOWN_MOVIE = f"movie not in {MOVIES_FILE}"
 
-# (1995), and for series (2006-2007) or (2019- ), with any kind of dash.
+# Matches (1995) and, for series, (2006-2007) or (2019- ), with any kind of dash.
 _YEAR_AT_END = re.compile(r"\(([0-9]{4})\s*(?:[-\u2013\u2014]\s*[0-9]*\s*)?\)$")
-# "0.5" to "5.0", and "1" to "5". Half stars round half up.
+# "0.5" to "5.0", and "1" to "5". Half stars are rounded up (3.5 becomes 4).
 _SCORES = {str(halves / 2): (halves + 1) // 2 for halves in range(1, 2 * SCORE_MAX + 1)} | {
     str(score): score for score in range(SCORE_MIN, SCORE_MAX + 1)
 }
@@ -71,21 +68,21 @@ _TIMESTAMP = re.compile(r"(-?[0-9]{1,12})(?:\.([0-9]{1,6}))?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MICROSECOND = timedelta(microseconds=1)
-# In microseconds since the epoch. A day of slack keeps datetimes valid in every time zone.
+# In microseconds since the epoch. One day of slack keeps datetimes valid in every time zone.
 _EARLIEST = (datetime(1, 1, 2, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-# Whole seconds of so few digits need no check against the bounds.
+# Whole seconds with at most this many digits are always within the bounds.
 _USUAL_DIGITS = 11
-# Characters read at a time.
+# Characters per read.
 _CHUNK = 2**16
-# Rows encoded at a time.
-_ROWS_A_PIECE = 1000
-# Blanks that separate a quoted cell from its commas. csv takes them for part of the cell.
+# Rows per piece of encoded text.
+_ROWS_PER_PIECE = 1000
+# Matches blanks between a quoted cell and its commas: csv would make them part of the cell.
 _QUOTED_CELL = re.compile(r'(^|,)[ \t]*("(?:[^"]|"")*")[ \t]*(?=[,\r\n]|$)')
-# How much of an invalid value an error quotes.
+# Errors shorten longer invalid values.
 _QUOTED_CHARACTERS = 60
 
-# A byte that is not UTF-8, as the error handler surrogateescape reads it.
+# A byte that is not valid UTF-8, as the error handler surrogateescape decodes it.
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 _TITLE: TypeAdapter[str] = TypeAdapter(Title)
@@ -97,7 +94,7 @@ _INTEGER: TypeAdapter[int] = TypeAdapter(UrlInt)
 
 @dataclass(slots=True)
 class MovieRow:
-    """A movie of a file. Its genres are joined by '|'."""
+    """A movie that is read from or written to files. Its genres are joined by '|'."""
 
     id: int
     title: str
@@ -109,7 +106,7 @@ class MovieRow:
 
 @dataclass(slots=True)
 class RatingRow:
-    """A rating of a file. Without a user it is anonymous."""
+    """A rating that is read from or written to files. Without a user it is anonymous."""
 
     movie_id: int
     user_id: int | None
@@ -118,23 +115,23 @@ class RatingRow:
 
 
 class MovieLensFolder:
-    """The movies and ratings of a folder. Read all movies first, then the ratings, once each.
+    """The movies and ratings of a folder. Consume movies() once, and then ratings() once.
 
     Attributes:
-        bytes: the size of the files together.
+        bytes: the total size of the files.
         movies_left_out: the number of movies skipped so far, by reason.
         ratings_left_out: the number of ratings skipped so far, by reason.
-        years_added: the number of movies so far whose title got its year.
+        years_added: the number of titles so far to which the year was added.
     """
 
     def __init__(self, folder: Path, *, skip_unknown_movies: bool = False) -> None:
         """Read the headers.
 
         Args:
-            folder: has movies.csv and ratings.csv, and perhaps links.csv and
+            folder: contains movies.csv and ratings.csv, and optionally links.csv and
                 anonymous_ratings.csv. Other files are ignored.
-            skip_unknown_movies: leave out the ratings of movies that movies.csv lacks, which are
-                an error otherwise.
+            skip_unknown_movies: skip ratings of movies that are not in movies.csv, instead of
+                raising an error.
 
         Raises:
             UnusableFile: a file cannot be read or lacks a column.
@@ -145,8 +142,8 @@ class MovieLensFolder:
         anonymous = folder / ANONYMOUS_RATINGS_FILE
         self._anonymous = _CsvFile.if_exists(anonymous, ANONYMOUS_RATINGS_HEADER)
         self._skip_unknown_movies = skip_unknown_movies
-        # The reason each movie is skipped for, None for those that are imported.
-        self._reasons: dict[int, str | None] = {}
+        # By movie id: why the movie is skipped, or None if it is imported.
+        self._skip_reasons: dict[int, str | None] = {}
         files = filter(None, (self._movies, self._links, self._ratings, self._anonymous))
         self.bytes = sum(file.bytes for file in files)
         self.movies_left_out: Counter[str] = Counter()
@@ -156,7 +153,7 @@ class MovieLensFolder:
     def movies(self, advance: Advance) -> Iterator[MovieRow]:
         """Yield the movies whose year the catalogue can hold.
 
-        Where a year column tells movies of one title apart, each gets its year into the title.
+        If movies share a title and differ in the year column, the year is added to each title.
 
         Raises:
             UnusableFile: a row is invalid, or repeats an earlier id.
@@ -164,15 +161,15 @@ class MovieLensFolder:
         ids = self._external_ids(advance)
         ambiguous = self._ambiguous_titles()
         for movie_id, title, year, genres in self._movie_rows(advance):
-            if movie_id in self._reasons:
-                raise self._movies.broken(f"there is another movie {movie_id} above")
+            if movie_id in self._skip_reasons:
+                raise self._movies.row_error(f"movie {movie_id} is already in a line above")
             if _is_usable(year):
-                self._reasons[movie_id] = None
+                self._skip_reasons[movie_id] = None
                 full_title = self._full_title(title, year, ambiguous)
                 yield MovieRow(movie_id, full_title, year, genres, *ids.get(movie_id, (None, None)))
             else:
                 reason = NO_YEAR if year is None else YEAR_OUT_OF_RANGE
-                self._reasons[movie_id] = reason
+                self._skip_reasons[movie_id] = reason
                 self.movies_left_out[reason] += 1
 
     def ratings(self, advance: Advance) -> Iterator[RatingRow]:
@@ -193,12 +190,12 @@ class MovieLensFolder:
             return ids
         for movie, imdb, tmdb in self._links.rows(advance):
             try:
-                movie_id, own_ids = _id(movie), (_imdb_id(imdb), _tmdb_id(tmdb))
+                movie_id, external_ids = _id(movie), (_imdb_id(imdb), _tmdb_id(tmdb))
             except ValueError as error:
-                raise self._links.broken(error) from error
+                raise self._links.row_error(error) from error
             if movie_id in ids:
-                raise self._links.broken(f"there is another movie {movie_id} above")
-            ids[movie_id] = own_ids
+                raise self._links.row_error(f"movie {movie_id} is already in a line above")
+            ids[movie_id] = external_ids
         return ids
 
     def _movie_rows(self, advance: Advance) -> Iterator[tuple[int, str, int | None, str]]:
@@ -208,11 +205,11 @@ class MovieLensFolder:
                 name = _TITLE.validate_python(title)
                 row = _id(movie), name, _year("".join(stated_year), name), _genres(genres)
             except ValueError as error:
-                raise self._movies.broken(error) from error
+                raise self._movies.row_error(error) from error
             yield row
 
     def _ambiguous_titles(self) -> set[str]:
-        """Return the titles that movies.csv has with several years."""
+        """Return the titles that occur in movies.csv with different years."""
         ambiguous = set()
         if YEAR_COLUMN in self._movies.columns:
             years: dict[str, int] = {}
@@ -228,25 +225,25 @@ class MovieLensFolder:
         try:
             return _TITLE.validate_python(f"{title} ({year})")
         except ValueError as error:
-            raise self._movies.broken(error) from error
+            raise self._movies.row_error(error) from error
 
     def _ratings_of(self, file: "_CsvFile", rows: Iterable[tuple[str, ...]]) -> Iterator[RatingRow]:
         for user, movie, rating, timestamp in rows:
             try:
                 movie_id = _id(movie)
                 user_id = _user_id(user)
-                score, created_at = _score(rating), _moment(timestamp)
+                score, created_at = _score(rating), _created_at(timestamp)
             except ValueError as error:
-                raise file.broken(error) from error
-            reason = self._reasons.get(movie_id, UNKNOWN_MOVIE)
+                raise file.row_error(error) from error
+            reason = self._skip_reasons.get(movie_id, UNKNOWN_MOVIE)
             if reason is None:
                 yield RatingRow(movie_id, user_id, score, created_at)
             elif reason != UNKNOWN_MOVIE or self._skip_unknown_movies:
                 self.ratings_left_out[reason] += 1
             else:
-                raise file.broken(
-                    f"there is no movie {movie_id} in {MOVIES_FILE};"
-                    " --skip-unknown-movies leaves out such ratings"
+                raise file.row_error(
+                    f"movie {movie_id} is not in {MOVIES_FILE};"
+                    " use --skip-unknown-movies to skip such ratings"
                 )
 
 
@@ -258,7 +255,7 @@ def write_folder(
 ) -> tuple[int, int]:
     """Write the catalogue's files, all or none, and return the numbers of movies and ratings.
 
-    links.csv and anonymous_ratings.csv are written only if there is something to write into them.
+    links.csv and anonymous_ratings.csv are written only if they have rows.
 
     Args:
         folder: the target, created if it does not exist.
@@ -268,7 +265,7 @@ def write_folder(
         anonymous_ratings: the other ratings of these movies.
 
     Raises:
-        UnusableFile: there is such a file already, or it cannot be written.
+        UnusableFile: one of the files exists already or cannot be written.
     """
     rows: Counter[str] = Counter()
 
@@ -280,9 +277,9 @@ def write_folder(
     try:
         for target in (folder / name for name in FILES):
             if target.exists():
-                raise UnusableFile(f"{target} exists and is not overwritten. Name another folder.")
+                raise UnusableFile(f"{target} already exists. Choose another folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that finishing is a rename.
+        # In the target folder, because a rename works only within one file system.
         with TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
             with_year = any(year_of(movie.title) != movie.year for movie in movies())
             encoded = (
@@ -305,15 +302,15 @@ def encode_movies(movies: Iterable[MovieRow], *, with_year: bool) -> Iterator[st
     """Yield the text of movies.csv in pieces.
 
     Args:
-        movies: read as the text is.
-        with_year: add the column for titles that do not end in their year.
+        movies: consumed as the text is read.
+        with_year: add the year column, for titles that do not end in their year.
     """
     header = (*MOVIES_HEADER, YEAR_COLUMN) if with_year else MOVIES_HEADER
     return _encode(header, (_movie_cells(movie)[: len(header)] for movie in movies))
 
 
 def encode_links(movies: Iterable[MovieRow]) -> Iterator[str]:
-    """Yield the text of links.csv in pieces. The movies are read as it is."""
+    """Yield the text of links.csv in pieces. The movies are consumed as it is read."""
     rows = (
         (movie.id, (movie.imdb_id or "").removeprefix(IMDB_PREFIX), movie.tmdb_id)
         for movie in movies
@@ -322,32 +319,32 @@ def encode_links(movies: Iterable[MovieRow]) -> Iterator[str]:
 
 
 def encode_ratings(ratings: Iterable[RatingRow]) -> Iterator[str]:
-    """Yield the text of ratings.csv in pieces. The ratings are read as it is."""
+    """Yield the text of ratings.csv in pieces. The ratings are consumed as it is read."""
     rows = ((rating.user_id, *_rating_cells(rating)) for rating in ratings)
     return _encode(RATINGS_HEADER, rows)
 
 
 def encode_anonymous_ratings(ratings: Iterable[RatingRow]) -> Iterator[str]:
-    """Yield the text of anonymous_ratings.csv in pieces. The ratings are read as it is."""
+    """Yield the text of anonymous_ratings.csv in pieces, like ``encode_ratings()``."""
     return _encode(ANONYMOUS_RATINGS_HEADER, map(_rating_cells, ratings))
 
 
 def ignore(_bytes: int) -> None:
-    """Take no notice of progress."""
+    """Ignore progress."""
 
 
 def year_of(title: str) -> int | None:
-    """Return the year that a title ends in, the first of a series' two."""
+    """Return the year at the end of a title, the first year of a series, or None."""
     match = _YEAR_AT_END.search(title)
     return int(match[1]) if match else None
 
 
 class _CsvFile:
-    """A CSV file with some columns, in any order and among others, read row by row.
+    """A CSV file that is read row by row. Columns may be in any order, and others are ignored.
 
     Attributes:
-        columns: the known ones that the file has.
-        bytes: its size.
+        columns: the known columns in the file.
+        bytes: the size of the file.
     """
 
     def __init__(self, path: Path, required: Sequence[str], *optional: str) -> None:
@@ -361,19 +358,19 @@ class _CsvFile:
         with self._open() as file:
             self.bytes = os.fstat(file.fileno()).st_size
             header = next(csv.reader(self._lines(file)), [])
-        # In any case: a column "Year" that is ignored would leave out every movie.
+        # Ignore case: if a column "Year" were not recognized, every movie would be skipped.
         names = [name.strip().lower() for name in header]
         self.columns = [*required, *(name for name in optional if name in names)]
         wanted = [column.lower() for column in self.columns]
         if any(names.count(name) != 1 for name in wanted):
             found = _quote(",".join(header))
-            raise self.broken(f"expected a header with {','.join(required)}, found {found}")
+            raise self.row_error(f"expected a header with {','.join(required)}, found {found}")
         self._width = len(names)
         self._known_cells = itemgetter(*map(names.index, wanted))
 
     @classmethod
     def if_exists(cls, path: Path, required: Sequence[str]) -> Self | None:
-        """Return the file, or nothing if there is none."""
+        """Return the file, or None if it does not exist."""
         return cls(path, required) if path.exists() else None
 
     def rows(self, advance: Advance) -> Iterator[tuple[str, ...]]:
@@ -389,18 +386,18 @@ class _CsvFile:
             for row in reader:
                 if len(row) == self._width:
                     yield self._known_cells(row)
-                elif "".join(row).strip():  # a blank line is no row
-                    raise self.broken(f"{len(row)} column(s) instead of {self._width}")
+                elif "".join(row).strip():  # skip blank lines
+                    raise self.row_error(f"expected {self._width} columns, found {len(row)}")
                 self._line = reader.line_num + 1
 
-    def broken(self, problem: str | ValueError) -> UnusableFile:
-        """Return the error for a problem of the current row."""
+    def row_error(self, problem: str | ValueError) -> UnusableFile:
+        """Return the error for a problem in the current row."""
         reason = problem if isinstance(problem, str) else _explain(problem)
         return UnusableFile(f"{self._path.name}, line {self._line}: {reason}")
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
-        """Open the file; an error while reading it names the file and the line."""
+        """Open the file, and name the file and the line in errors that reading it raises."""
         try:
             # Spreadsheets write a byte order mark, and some end lines with a bare CR.
             with self._path.open(
@@ -410,24 +407,28 @@ class _CsvFile:
         except OSError as error:
             raise UnusableFile(f"Cannot read {self._path}: {error.strerror}") from error
         except csv.Error as error:
-            raise self.broken(f"not CSV: {error}") from error
+            raise self.row_error(f"not CSV: {error}") from error
 
     def _lines(self, file: TextIO, advance: Advance = ignore) -> Iterator[str]:
         read = 0
         while lines := file.readlines(_CHUNK):
             text = "".join(lines)
-            # Spares nearly all lines of ratings a look.
+            # Fast path: nearly all lines of ratings.csv need no _prepared().
             is_plain = text.isascii() and '"' not in text
             yield from lines if is_plain else map(self._prepared, lines)
             advance(file.buffer.tell() - read)
             read = file.buffer.tell()
 
     def _prepared(self, line: str) -> str:
-        """Return a line for csv to read."""
-        # A decoder, which takes many lines at a time, would not know the line of an error.
+        """Return a line without blanks around quoted cells.
+
+        Raises:
+            UnusableFile: the line is not UTF-8. A strict decoder reads ahead, so its error could
+                not name the line.
+        """
         if not line.isascii() and (wrong := _UNDECODED.search(line)):
             byte = ord(wrong[0]) - 0xDC00
-            raise self.broken(f"expected UTF-8, found the byte 0x{byte:02x}")
+            raise self.row_error(f"expected UTF-8, found the byte 0x{byte:02x}")
         return _QUOTED_CELL.sub(r"\1\2", line) if '"' in line else line
 
 
@@ -443,7 +444,7 @@ def _user_id(text: str) -> int | None:
 
 
 def _digits(text: str) -> str:
-    """Return a whole number without blanks and the fraction that data frames write."""
+    """Return text without blanks, and without the '.0' that data frames add to whole numbers."""
     return text.strip().removesuffix(".0")
 
 
@@ -464,7 +465,7 @@ def _genres(text: str) -> str:
 
 
 def _imdb_id(text: str) -> str | None:
-    """Return an id, from which MovieLens leaves out the prefix: 0114709."""
+    """Return an id with the prefix that MovieLens omits: 0114709 becomes tt0114709."""
     digits = _digits(text).lower().removeprefix(IMDB_PREFIX)
     try:
         return normalize_imdb_id(IMDB_PREFIX + digits) if digits else None
@@ -483,8 +484,8 @@ def _score(text: str) -> int:
     return score
 
 
-def _moment(text: str) -> datetime:
-    # A fast path for the usual form: half the time.
+def _created_at(text: str) -> datetime:
+    # Fast path for the usual form, twice as fast.
     if len(text) <= _USUAL_DIGITS and text.isascii() and text.isdecimal():
         return datetime.fromtimestamp(int(text), UTC)
     match = _TIMESTAMP.fullmatch(text.strip())
@@ -514,7 +515,7 @@ def _quote(text: str) -> str:
 
 def _encode(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     lines = chain([header], rows)
-    while piece := [*islice(lines, _ROWS_A_PIECE)]:
+    while piece := [*islice(lines, _ROWS_PER_PIECE)]:
         text = StringIO(newline="")
         csv.writer(text).writerows(piece)
         yield text.getvalue()

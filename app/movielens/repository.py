@@ -10,54 +10,58 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Row, Select
 from sqlalchemy.orm import Session
 
+from app.db import after_commit, reading, writing
+from app.filters import Filters
 from app.logs import log_event
-from app.models import (
+from app.movielens import statements
+from app.movielens.files import MovieRow, RatingRow
+from app.search import search_key
+from app.statements import DELETE_GENRES, INSERT_GENRES
+from app.text import (
     GENRE_SEPARATOR,
     genre_columns,
     normalize_genres,
     normalize_imdb_id,
     normalize_title,
 )
-from app.movielens import statements
-from app.movielens.files import MovieRow, RatingRow
-from app.repository import Filters
-from app.search import search_key
-from app.statements import DELETE_GENRES, INSERT_GENRES
-from app.transactions import ReadSession, after_commit, reading, writing
 
 T = TypeVar("T")
 
 # Rows held in memory at a time.
 BATCH_SIZE = 1000
-# SQLite copies each page that a statement changes, so large statements copy fewer. With four
-# parameters a row, this stays below its limit of 32,766.
-RATINGS_A_STATEMENT = 4000
+# Large statements are faster, because SQLite copies a changed page once per statement. With four
+# parameters per row, this stays below SQLite's limit of 32,766.
+RATINGS_PER_STATEMENT = 4000
 
 
 @dataclass
 class MergeCounts:
-    """What an import did with the movies and ratings of the files."""
+    """Numbers of movies and ratings that an import added, changed or skipped."""
 
     movies_new: int = 0
     movies_updated: int = 0
     movies_unchanged: int = 0
-    # Rows with the title of an earlier row,
+    # Rows with the same title as an earlier row.
     movies_merged: int = 0
-    # and those of them with another IMDb id than that.
+    # Merged rows whose IMDb id differs from the earlier row's.
     different_movies_merged: int = 0
-    # External ids of the files that another movie has.
+    # External ids skipped because another movie has them.
     external_ids_left_out: int = 0
     ratings_new: int = 0
-    # Replaced an older rating by the same user.
+    # Ratings that replaced an older one by the same user.
     ratings_replacing: int = 0
-    # Skipped: the stored rating is at least as recent.
+    # Ratings skipped because the stored one is at least as recent.
     ratings_ignored: int = 0
 
 
-class CatalogueReader:
-    """Streams whole catalogues, in memory that does not grow with them."""
+class CatalogueRepository:
+    """Merges and streams whole catalogues.
 
-    def __init__(self, session: Session | ReadSession) -> None:
+    Streaming takes constant memory. The memory of a merge grows with the number of movies, never
+    with the number of ratings.
+    """
+
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     def every_movie(self) -> Iterator[MovieRow]:
@@ -73,22 +77,22 @@ class CatalogueReader:
         return self._stream(statements.EVERY_ANONYMOUS_RATING, RatingRow)
 
     def movies_by_page(self, filters: Filters) -> Iterator[MovieRow]:
-        """Stream the movies that pass every filter by id, for a reader who may be slow.
+        """Stream the movies that match every filter by id, for a client that may be slow.
 
-        Each page is a transaction of its own. Between two of them the stream holds no connection
-        and no snapshot, so it keeps no writer waiting and a reader that vanishes leaves nothing
-        behind. What is changed meanwhile may be seen or not.
+        Each page is a separate transaction. Between two pages the stream holds no connection and no
+        snapshot, so it blocks no writer, and a client that disconnects leaves nothing open. Changes
+        made meanwhile may be included or not.
 
         Args:
-            filters: what movie_filters() returns.
+            filters: the result of ``movie_filters()``.
         """
         return self._pages(statements.page_of_movie_rows(*filters), filters, MovieRow)
 
     def ratings_by_page(self, filters: Filters) -> Iterator[RatingRow]:
-        """Stream the users' ratings that pass every filter by id, as movies_by_page() does.
+        """Stream the users' ratings that match every filter by id, like ``movies_by_page()``.
 
         Args:
-            filters: what rating_filters() returns.
+            filters: the result of ``rating_filters()``.
         """
         return self._pages(statements.page_of_rating_rows(*filters), filters, RatingRow)
 
@@ -108,33 +112,22 @@ class CatalogueReader:
     def _stream(self, statement: Select[Any], row_type: Callable[..., T]) -> Iterator[T]:
         with reading(self._session) as connection:
             options = {"yield_per": BATCH_SIZE}
-            # Closes the cursor even if the caller stops half-way.
+            # Closes the cursor even if the caller stops early.
             with connection.execute(statement, execution_options=options) as rows:
                 for row in rows:
                     yield row_type(*row)
 
-
-class CatalogueRepository(CatalogueReader):
-    """Merges and streams whole catalogues.
-
-    Memory grows with the number of movies, never with the number of ratings.
-    """
-
-    _session: Session
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-
     def merge(self, movies: Iterable[MovieRow], ratings: Iterable[RatingRow]) -> MergeCounts:
-        """Merge movies and ratings into the catalogue, and return what was done with them.
+        """Merge movies and ratings into the catalogue, and return the counts.
 
         Titles, genres and IMDb ids are normalized, and movies are identified by title. A stored
-        movie keeps its id and takes the given year, genres and external ids; ids that are not
-        given stay. Of several rows with one title the first wins. An external id that another
-        movie has is left out, and the movie keeps the one that it had.
-        Of a user's ratings of a movie the latest wins, and of equally recent ones the first.
-        Anonymous ratings of one movie, score and second are interchangeable: the larger of the two
-        counts is kept. Importing the same files again therefore changes nothing.
+        movie keeps its id and takes the given year, genres and external ids; external ids that are
+        not given are kept. If rows share a title, the first wins. If another movie has an external
+        id, the movie keeps its old one.
+        If a user rated a movie several times, the latest rating wins, or the first of equally
+        recent ones. Anonymous ratings with the same movie, score and second are interchangeable:
+        the larger of the stored and the given number is kept. Importing the same files again
+        therefore changes nothing.
 
         Rows are stored as they are read. Other writers wait until the end.
 
@@ -162,7 +155,7 @@ def _merge_movies(
 ) -> dict[int, int]:
     """Store movies and return a map from the given ids to the stored ones."""
     ids: dict[int, int] = {}
-    # By stored id: the row that describes each movie, and the movie as it was found or inserted.
+    # By stored id: the first given row of each movie, and its stored row before the merge.
     given: dict[int, MovieRow] = {}
     before: dict[int, Row[Any]] = {}
     inserted: set[int] = set()
@@ -185,12 +178,12 @@ def _merge_movies(
         for movie in batch:
             row = stored[movie.title]
             ids[movie.id] = row.id
-            standing = given.setdefault(row.id, movie)
-            if standing is movie:
+            kept = given.setdefault(row.id, movie)
+            if kept is movie:
                 before[row.id] = row
             else:
                 counts.movies_merged += 1
-                counts.different_movies_merged += _differ(standing.imdb_id, movie.imdb_id)
+                counts.different_movies_merged += _differ(kept.imdb_id, movie.imdb_id)
         inserted |= {row.id for row in new.values()}
         changed |= described.keys()
     for name in statements.SET_EXTERNAL_ID:
@@ -202,7 +195,7 @@ def _merge_movies(
 
 
 def _describe(connection: Connection, movies: dict[int, MovieRow]) -> None:
-    """Give stored movies another year and other genres."""
+    """Update the year and the genres of stored movies."""
     if movies:
         rows = [
             {"this_movie": movie_id, "new_year": movie.year, **_genre_columns(movie, "new_")}
@@ -214,7 +207,7 @@ def _describe(connection: Connection, movies: dict[int, MovieRow]) -> None:
 
 
 def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row[Any]]:
-    """Store new movies, with external ids that no other movie has, and return them by title."""
+    """Insert movies, without external ids that other movies have, and return them by title."""
     if not movies:
         return {}
     taken = {name: _taken(connection, name, movies) for name in statements.SET_EXTERNAL_ID}
@@ -254,13 +247,13 @@ def _merge_external_ids(
     before: dict[int, Row[Any]],
     counts: MergeCounts,
 ) -> set[int]:
-    """Give stored movies their ids of another catalogue, and return the movies that changed."""
+    """Update one kind of external id, and return the ids of the movies that changed."""
     wanted = {
         movie_id: movie
         for movie_id, movie in movies.items()
         if getattr(movie, name) not in {None, getattr(before[movie_id], name)}
     }
-    # Taken away first, so that movies can swap theirs.
+    # Clear the ids first: movies may swap theirs.
     _set_external_ids(connection, name, dict.fromkeys(wanted))
     taken = _taken(connection, name, wanted.values())
     assigned = {}
@@ -285,7 +278,7 @@ def _taken(connection: Connection, name: str, movies: Iterable[MovieRow]) -> set
 
 
 def _claim(external_id: Any, taken: set[Any]) -> Any:  # noqa: ANN401 - a text or a number
-    """Return an external id and note it as taken, or None if it was taken already."""
+    """Return an external id and add it to ``taken``, or return None if it is there already."""
     if external_id in taken:
         return None
     taken.add(external_id)
@@ -319,15 +312,12 @@ def _normalized_genres(genres: str) -> str:
 
 
 def _merge_ratings(
-    connection: Connection,
-    ratings: Iterable[RatingRow],
-    ids: dict[int, int],
-    counts: MergeCounts,
+    connection: Connection, ratings: Iterable[RatingRow], ids: dict[int, int], counts: MergeCounts
 ) -> None:
-    """Store ratings, given the map from their movie ids to the stored ones."""
+    """Store ratings. ``ids`` maps the given movie ids to the stored ones."""
     last_id = {"last_id": connection.execute(statements.LAST_RATING_ID).scalar_one()}
     given = stored = 0
-    for batch in _batches(ratings, RATINGS_A_STATEMENT):
+    for batch in _batches(ratings, RATINGS_PER_STATEMENT):
         given += len(batch)
         stored += _merge_batch(connection, batch, ids)
     stored -= connection.execute(statements.DELETE_REPEATED_RATINGS, last_id).rowcount
@@ -344,7 +334,7 @@ def _merge_batch(connection: Connection, ratings: list[RatingRow], ids: dict[int
                 ids[row.movie_id],
                 row.user_id,
                 row.score,
-                # 2026-01-31 12:00:00.000000, as SQLAlchemy stores it.
+                # SQLAlchemy's storage format: 2026-01-31 12:00:00.000000.
                 row.created_at.astimezone(UTC).isoformat(" ", "microseconds")[:26],
             )
             for row in ratings

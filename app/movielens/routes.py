@@ -1,30 +1,24 @@
-"""The catalogue as CSV files, for pandas and recommenders."""
+"""Downloads of the catalogue as CSV files, for pandas and recommenders."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.dependencies import ReadSessionDep
-from app.error_handlers import READ_ERRORS, error_responses
+from app.dependencies import DatabaseDep, SessionDep
+from app.filters import movie_filters, rating_filters
+from app.http import read_errors
 from app.movielens.files import MOVIES_FILE, RATINGS_FILE
-from app.movielens.repository import CatalogueReader
+from app.movielens.repository import CatalogueRepository
 from app.movielens.streams import CsvStream, movies_csv, ratings_csv
-from app.repository import movie_filters, rating_filters
-from app.routes.route_class import ServiceRoute
+from app.routes.route_class import PlainRoute
 from app.schemas import MovieFilters, RatingFilters
 
-
-class StreamRoute(ServiceRoute):
-    """Answers with a stream, whose ETag would be known at its end."""
-
-    has_etag = False
-
-
-router = APIRouter(route_class=StreamRoute)
+# No ETag: it would be known only at the end of the stream.
+router = APIRouter(route_class=PlainRoute)
 
 
 def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
-    """Return what a route's ``responses=`` says of a file and of the errors in its place."""
+    """Return the ``responses=`` that document a file and the errors of its route."""
     file = {
         "description": "The file.",
         "content": {"text/csv": {"schema": {"type": "string"}, "example": header}},
@@ -36,7 +30,7 @@ def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
             }
         },
     }
-    return {200: file, **error_responses(*READ_ERRORS)}
+    return {200: file, **read_errors()}
 
 
 @router.get(
@@ -47,15 +41,15 @@ def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
     responses=csv_responses(MOVIES_FILE, "movieId,title,genres\r\n1,Heat (1995),Crime\r\n"),
 )
 async def download_movies(
-    query: Annotated[MovieFilters, Query()], session: ReadSessionDep, request: Request
+    query: Annotated[MovieFilters, Query()], session: SessionDep, db: DatabaseDep, request: Request
 ) -> Response:
-    """All movies that match, by id, as MovieLens' movies.csv.
+    """All matching movies by id, as MovieLens' movies.csv.
 
-    Where a title does not end in its year, there is a fourth column, `year`. A connection that
-    breaks off before the end has sent a part of the file.
+    If a title does not end in its year, there is a fourth column, `year`. If the connection breaks
+    before the end, the file is incomplete.
     """
-    movies = movies_csv(CatalogueReader(session), movie_filters(**query.model_dump()))
-    return await CsvStream.begin(request, MOVIES_FILE, movies)
+    movies = movies_csv(CatalogueRepository(session), movie_filters(**query.model_dump()))
+    return await CsvStream.begin(request, db, MOVIES_FILE, movies)
 
 
 @router.get(
@@ -68,12 +62,12 @@ async def download_movies(
     ),
 )
 async def download_ratings(
-    query: Annotated[RatingFilters, Query()], session: ReadSessionDep, request: Request
+    query: Annotated[RatingFilters, Query()], session: SessionDep, db: DatabaseDep, request: Request
 ) -> Response:
-    """All ratings of users that match, by id, as MovieLens' ratings.csv.
+    """All matching ratings of users by id, as MovieLens' ratings.csv.
 
-    A rating that is added, changed or withdrawn meanwhile may be in the file or not; every other
-    one is. A connection that breaks off before the end has sent a part of the file.
+    Ratings that are added, changed or withdrawn meanwhile may be included or not. If the connection
+    breaks before the end, the file is incomplete.
     """
-    ratings = ratings_csv(CatalogueReader(session), rating_filters(**query.model_dump()))
-    return await CsvStream.begin(request, RATINGS_FILE, ratings)
+    ratings = ratings_csv(CatalogueRepository(session), rating_filters(**query.model_dump()))
+    return await CsvStream.begin(request, db, RATINGS_FILE, ratings)

@@ -1,4 +1,4 @@
-"""CSV files that are made while they are sent, in constant memory."""
+"""CSV files that are generated while they are sent, in constant memory."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -9,52 +9,53 @@ from typing import Self
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from app.compression import LEVEL, accepts_gzip
-from app.middleware.head import IS_HEAD
+from app.db import Database
+from app.filters import Filters
+from app.http import GZIP_LEVEL, IS_HEAD, prefers_gzip
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
-from app.movielens.repository import CatalogueReader
-from app.repository import Filters
-from app.routes.route_class import run_in_thread
+from app.movielens.repository import CatalogueRepository
 
-# zlib's number for the format of gzip.
+# The value of wbits for gzip's format.
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
 class CsvStream(StreamingResponse):
-    """A CSV file, each piece of it made when its reader has taken the one before.
+    """A CSV file. Each piece is generated when the client has received the previous one.
 
-    A piece is made in a worker thread, which is free again before the piece is sent.
+    Generating a piece takes a worker thread, which is free again before the piece is sent.
     """
 
     media_type = "text/csv"
 
     @classmethod
-    async def begin(cls, request: Request, name: str, pieces: Iterator[str]) -> Self:
-        """Return the response, ready to be sent.
+    async def begin(cls, request: Request, db: Database, name: str, pieces: Iterator[str]) -> Self:
+        """Return the response after generating its first piece.
 
         Args:
-            request: may accept gzip.
-            name: the file's.
-            pieces: its text. The first is made here, so that an error is answered as one. A later
-                error breaks the connection off, so that no reader takes the part for the whole.
+            request: the request, which may accept gzip.
+            db: runs the pieces' reads in its worker threads.
+            name: the file's name.
+            pieces: the file's text. The first is generated here: its error becomes an error
+                response. A later error drops the connection, so no client mistakes a partial file
+                for a complete one.
         """
-        first = await run_in_thread(request.app, partial(next, pieces))
+        first = await db.stream(partial(next, pieces))
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",
         }
         content: Iterable[str] | Iterable[bytes] = chain([first], pieces)
-        if accepts_gzip(request.headers.getlist("accept-encoding")):
+        if prefers_gzip(request.headers.getlist("accept-encoding")):
             headers["Content-Encoding"] = "gzip"
             content = _compressed(chain([first], pieces))
         return cls(() if request.scope.get(IS_HEAD) else content, headers=headers)
 
 
-def movies_csv(catalogue: CatalogueReader, filters: Filters) -> Iterator[str]:
+def movies_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str]:
     """Yield the text of movies.csv in pieces.
 
     Raises:
-        RuntimeError: since the header was sent, a title came to need the column ``year``.
+        RuntimeError: a title that needs the column ``year`` was added after the header was sent.
     """
     with_year = any(map(_needs_year, catalogue.movies_by_page(filters)))
 
@@ -67,7 +68,7 @@ def movies_csv(catalogue: CatalogueReader, filters: Filters) -> Iterator[str]:
     yield from encode_movies(movies(), with_year=with_year)
 
 
-def ratings_csv(catalogue: CatalogueReader, filters: Filters) -> Iterator[str]:
+def ratings_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str]:
     """Yield the text of ratings.csv in pieces."""
     yield from encode_ratings(catalogue.ratings_by_page(filters))
 
@@ -77,7 +78,7 @@ def _needs_year(movie: MovieRow) -> bool:
 
 
 def _compressed(pieces: Iterable[str]) -> Iterator[bytes]:
-    compressor = zlib.compressobj(LEVEL, wbits=GZIP_FORMAT)
+    compressor = zlib.compressobj(GZIP_LEVEL, wbits=GZIP_FORMAT)
     for piece in pieces:
         if compressed := compressor.compress(piece.encode()):
             yield compressed

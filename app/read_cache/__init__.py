@@ -1,22 +1,22 @@
-"""Answers repeated reads from memory while nobody commits. SQLite only."""
+"""Serves repeated reads from memory until the next commit. SQLite only."""
 
-from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from app.read_cache.middleware import ReadCacheMiddleware
 from app.routes import genres, movies, ratings
+from app.service import Service
 
 
-def install(app: FastAPI) -> None:
-    """Put the cache in front of lists, movies and recommendations, if the settings ask for it."""
-    url = app.state.engine.url
-    if app.state.settings.read_cache and url.get_backend_name() == "sqlite":
-        app.add_middleware(
-            ReadCacheMiddleware,
-            prefixes=(
-                movies.router.prefix,
-                genres.router.prefix,
-                ratings.router.prefix,
-                # By its name: no capability imports another.
-                "/recommendations",
-            ),
+def install(service: Service) -> None:
+    """Cache lists, movies and recommendations, if the settings enable it."""
+    if service.settings.read_cache and service.database.engine.dialect.name == "sqlite":
+        prefixes = (
+            movies.router.prefix,
+            genres.router.prefix,
+            ratings.router.prefix,
+            # A literal, because capabilities do not import each other.
+            "/recommendations",
+        )
+        service.middleware.append(
+            Middleware(ReadCacheMiddleware, service=service, prefixes=prefixes)
         )

@@ -1,19 +1,18 @@
-"""What to watch next: similar movies and recommendations.
+"""Similar movies and recommendations.
 
-Training, offline and rare, stores which movies go together. Serving joins that with the ratings as
-they are now.
+Training runs offline and stores each movie's neighbours. Serving joins these with the current
+ratings.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from app.service import Service
 
 
-def install(app: "FastAPI") -> None:
+def install(service: "Service") -> None:
     """Add ``GET /movies/{id}/similar`` and ``GET /recommendations/{user_id}``."""
-    # Imported here: training would otherwise load the web framework.
-    routes = import_module("app.recommender.routes")
-    app.openapi_tags = [*(app.openapi_tags or ()), routes.TAG]
-    app.include_router(routes.router)
+    from app.recommender.routes import TAG, router  # noqa: PLC0415 - training needs no web framework
+
+    service.app.openapi_tags = [*(service.app.openapi_tags or ()), TAG]
+    service.app.include_router(router)

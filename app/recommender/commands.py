@@ -11,11 +11,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.config import load_settings
-from app.db import create_migration_engine
-from app.db_errors import readable_database_errors
+from app.db import create_migration_engine, explained_errors, open_session
 from app.errors import SetupError
-from app.migrate import MIGRATION_TIMEOUT
-from app.startup import open_session
 
 NEEDED = ("numpy", "scipy")
 EVALUATION = (
@@ -24,7 +21,7 @@ EVALUATION = (
 
 
 def add_to(cli: typer.Typer) -> None:
-    """Add the command of this capability."""
+    """Add the command."""
     cli.command()(train)
 
 
@@ -34,7 +31,7 @@ def train(
         bool, typer.Option("--evaluate", help="Print the command that measures recommendations.")
     ] = False,
 ) -> None:
-    """Learn from all likes which movies go together. The service may run meanwhile."""
+    """Train the recommender on all likes. The service can keep running."""
     if evaluate:
         typer.echo(EVALUATION)
         return
@@ -44,17 +41,17 @@ def train(
             "Run: uv run --extra recommender python scripts/db.py train"
         )
     terminal = Console(stderr=True)
-    # It vanishes at the end, so that an error is the only thing to read.
+    # Remove the finished bar: only an error stays on screen.
     with Progress(console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
-        table = _trained(progress)
+        table = _train(progress)
     console = Console()
-    # A table that is pasted elsewhere must not be folded.
+    # Do not wrap the table: it is meant to be pasted elsewhere.
     console.width = max(console.width, 120)
     console.print(table)
 
 
-def _trained(progress: Progress) -> Table:
-    """Replace the stored neighbours, and return a summary."""
+def _train(progress: Progress) -> Table:
+    """Replace the stored neighbours and return a summary."""
     from app.recommender.neighbours import read_likes, replace_neighbours  # noqa: PLC0415 - extra
     from app.recommender.training import learn  # noqa: PLC0415 - extra
 
@@ -62,9 +59,9 @@ def _trained(progress: Progress) -> Table:
     with open_session() as session:
         likes = read_likes(session, progress)
     neighbours = learn(likes, progress)
-    engine = create_migration_engine(load_settings().database_url, lock_timeout=MIGRATION_TIMEOUT)
+    engine = create_migration_engine(load_settings().database_url)
     progress.add_task("Storing", total=None)
-    with readable_database_errors(engine.url):
+    with explained_errors(engine.url):
         replace_neighbours(engine, neighbours)
     table = Table("trained", "")
     table.columns[1].justify = "right"
@@ -80,11 +77,11 @@ def _trained(progress: Progress) -> Table:
 
 
 def _peak_memory() -> str:
-    """Return the most memory that this process has held."""
+    """Return the peak memory of this process."""
     if not find_spec("resource"):
         return "unknown on this system"
     import resource  # noqa: PLC0415 - not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes, the others in KiB.
+    # macOS reports bytes, other systems KiB.
     return f"{peak // (2**20 if sys.platform == 'darwin' else 2**10):,} MiB"

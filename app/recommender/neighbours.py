@@ -1,4 +1,4 @@
-"""What training reads and writes: likes, and the neighbours that are learnt from them."""
+"""Reading likes for training, and storing the resulting neighbours."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -9,24 +9,24 @@ from rich.progress import Progress
 from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.orm import Session
 
+from app.db import reading, writing
 from app.recommender import statements
 from app.recommender.training import Ids, Likes, Neighbours
-from app.transactions import reading, writing
 
-# Rows that are held as Python's objects at a time.
+# Rows held as Python objects at a time.
 BATCH = 100_000
-# SQLite takes 32,766 parameters.
-ROWS_A_STATEMENT = 10_000
+# With three parameters per row, this stays below SQLite's limit of 32,766.
+ROWS_PER_STATEMENT = 10_000
 
 
 def read_likes(session: Session, progress: Progress) -> Likes:
-    """Return the likes of all users. Anonymous ratings are not among them."""
+    """Return the likes of all users, without anonymous ratings."""
     with reading(session) as connection:
         return Likes(*read_integers(connection, statements.LIKES, progress))
 
 
 def read_integers(connection: Connection, statement: Select[Any], progress: Progress) -> Ids:
-    """Return the integers that a statement selects, a row of the array for each column."""
+    """Return the integers that a statement selects. Each column becomes a row of the array."""
     width = len(statement.selected_columns)
     parts = [np.empty((0, width), np.int64)]
     result = connection.execute(statement, execution_options={"yield_per": BATCH})
@@ -39,12 +39,12 @@ def read_integers(connection: Connection, statement: Select[Any], progress: Prog
 def replace_neighbours(engine: Engine, neighbours: Neighbours) -> None:
     """Replace all stored neighbours in one transaction, except those of movies deleted meanwhile.
 
-    Readers see the old ones until it ends. On SQLite other writers wait about as long as it takes
-    to copy the table: the rows are put in order before.
+    Readers see the old neighbours until the commit. On SQLite, the rows are staged before the write
+    lock is taken, so other writers wait only while the staged table is copied.
 
     Args:
-        engine: one that leaves foreign keys off on SQLite. There, each of them would be looked up.
-        neighbours: what is stored.
+        engine: on SQLite with foreign keys off, because checking them takes a lookup per row.
+        neighbours: the new neighbours.
     """
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
@@ -52,11 +52,11 @@ def replace_neighbours(engine: Engine, neighbours: Neighbours) -> None:
         with Session(connection) as session, writing(session):
             if connection.dialect.name == "postgresql":
                 _stage_on_postgresql(connection, neighbours)
-                # Before the movies are locked: whoever deletes one does it in this order too.
+                # Lock neighbours before movies: the deletion of a movie has the same order.
                 connection.execute(statements.LOCK_ON_POSTGRESQL)
             connection.execute(statements.DELETE_NEIGHBOURS)
             stored = connection.execute(statements.LOCK_STAGED_MOVIES).scalars().all()
-            # As weights are symmetric, each neighbour is a movie with neighbours itself.
+            # movie_ids contains all neighbours too, because weights are symmetric.
             for movie_id in {*neighbours.movie_ids.tolist()} - {*stored}:
                 connection.execute(statements.UNSTAGE, {"this_movie": movie_id})
             connection.execute(statements.INSERT_STAGED)
@@ -65,10 +65,10 @@ def replace_neighbours(engine: Engine, neighbours: Neighbours) -> None:
 
 
 def _stage_on_sqlite(connection: Connection, neighbours: Neighbours) -> None:
-    # Past SQLAlchemy, which would begin a transaction and with it take the lock.
+    # Use the driver: SQLAlchemy would begin a transaction, which takes the write lock.
     driver: Any = connection.connection.driver_connection
     driver.execute(statements.STAGE_ON_SQLITE)
-    for rows in _batches(neighbours, ROWS_A_STATEMENT):
+    for rows in _batches(neighbours, ROWS_PER_STATEMENT):
         driver.execute(statements.stage_on_sqlite(len(rows)), (*chain.from_iterable(rows),))
     driver.execute(statements.INDEX_STAGED_ON_SQLITE)
 

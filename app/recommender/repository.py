@@ -1,4 +1,4 @@
-"""RecommendationRepository: similar movies, and what a user may like to watch next."""
+"""RecommendationRepository: similar movies and recommendations for a user."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -7,11 +7,12 @@ from pydantic import Field
 from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
-from app.models import normalize_genre
+from app.db import reading
+from app.filters import Filters, is_rare_genre
 from app.read_models import Id, MovieRead
 from app.recommender import statements
-from app.repository import MovieReader, is_rare_genre
-from app.transactions import ReadSession, reading
+from app.repository import MovieRepository
+from app.text import normalize_genre
 
 
 @dataclass(slots=True)
@@ -30,18 +31,18 @@ class Recommendation(MovieRead):
         list[Reason],
         Field(
             max_length=statements.MAX_REASONS,
-            description="The liked movies that speak for it most; empty where the ranking does.",
+            description="The likes that contributed most; empty if the weighted ranking did.",
         ),
     ]
 
 
 class RecommendationRepository:
-    """Reads what training has stored, together with the ratings as they are now.
+    """Joins the neighbours that training has stored with the current ratings.
 
-    It works untrained: the weighted ranking completes every list.
+    It works before training: the weighted ranking fills every list.
     """
 
-    def __init__(self, session: Session | ReadSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
 
     def similar(self, movie_id: int, *, limit: int = 10) -> list[MovieRead]:
@@ -51,7 +52,7 @@ class RecommendationRepository:
             MovieNotFound: no movie has this id.
         """
         with reading(self._session) as connection:
-            MovieReader(self._session).get(movie_id)
+            MovieRepository(self._session).require(movie_id)
             parameters = {"this_movie": movie_id, "row_limit": limit}
             rows = [*connection.execute(statements.SIMILAR, parameters)]
             chosen = [movie_id, *(row.id for row in rows)]
@@ -61,9 +62,9 @@ class RecommendationRepository:
     def for_user(
         self, user_id: int, *, limit: int = 10, genre: str | None = None
     ) -> list[Recommendation]:
-        """Return the movies that a user's likes speak for most, among those not rated yet.
+        """Return the best recommendations among the movies that a user has not rated.
 
-        Fewer than ``limit`` only if the user has rated all others.
+        There are fewer than ``limit`` only if the user has rated all other movies.
         """
         within = {} if genre is None else {"of_genre": normalize_genre(genre)}
         parameters = {"by_user": user_id, "row_limit": limit, **within}
@@ -87,12 +88,12 @@ def _others(
     by_user: int | None = None,
     of_genre: str | None = None,
 ) -> list[Row[Any]]:
-    """Return what completes a list of movies, by the weighted ranking."""
+    """Return up to ``missing`` other movies by the weighted ranking, to fill a list."""
     rows: list[Row[Any]] = []
     if not missing:
         return rows
-    within = {} if of_genre is None else {"of_genre": of_genre}
-    genre_first = is_rare_genre(connection, of_genre, missing)
+    within: Filters = {} if of_genre is None else {"of_genre": of_genre}
+    genre_first = of_genre is not None and is_rare_genre(connection, within, missing)
     for rated in (True, False):
         if len(rows) < missing:
             others = statements.others(*within, rated=rated, genre_first=genre_first)

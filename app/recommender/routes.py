@@ -3,26 +3,26 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 
-from app.dependencies import ReadSessionDep
-from app.error_handlers import READ_ERRORS, error_responses
+from app.dependencies import DatabaseDep, SessionDep
 from app.errors import MovieNotFound
+from app.http import read_errors
 from app.read_models import MovieRead
 from app.recommender.repository import Recommendation, RecommendationRepository
 from app.routes.movies import MovieId, UserId
-from app.routes.route_class import ServiceRoute, run_in_thread
+from app.routes.route_class import ServiceRoute
 from app.schemas import Genre, UrlLimit
 
-TAG = {"name": "recommendations", "description": "What to watch next."}
+TAG = {"name": "recommendations", "description": "Movies to watch next."}
 
 router = APIRouter(tags=[TAG["name"]], route_class=ServiceRoute)
 
 Limit = Annotated[UrlLimit, Query()]
 
 
-async def get_recommendations(session: ReadSessionDep) -> RecommendationRepository:
-    """Return the recommendations of this request."""
+async def get_recommendations(session: SessionDep) -> RecommendationRepository:
+    """Return the repository of recommendations for this request."""
     return RecommendationRepository(session)
 
 
@@ -32,34 +32,30 @@ RecommendationsDep = Annotated[RecommendationRepository, Depends(get_recommendat
 @router.get(
     "/movies/{movie_id}/similar",
     summary="Find similar movies",
-    responses=error_responses(*READ_ERRORS, MovieNotFound),
+    responses=read_errors(MovieNotFound),
 )
-def similar_movies(
-    movie_id: MovieId, recommendations: RecommendationsDep, limit: Limit = 10
+async def similar_movies(
+    movie_id: MovieId, recommendations: RecommendationsDep, db: DatabaseDep, limit: Limit = 10
 ) -> list[MovieRead]:
-    """Movies that those like who like this one, most similar first.
+    """Movies liked by people who like this one, most similar first.
 
-    Where too few are known, the weighted ranking completes the list.
+    If there are too few, the weighted ranking fills the list.
     """
-    return recommendations.similar(movie_id, limit=limit)
+    return await db.read(partial(recommendations.similar, movie_id, limit=limit))
 
 
-@router.get(
-    "/recommendations/{user_id}",
-    summary="Recommend movies",
-    responses=error_responses(*READ_ERRORS),
-)
+@router.get("/recommendations/{user_id}", summary="Recommend movies", responses=read_errors())
 async def recommend_movies(
     user_id: UserId,
     recommendations: RecommendationsDep,
-    request: Request,
+    db: DatabaseDep,
     limit: Limit = 10,
     genre: Annotated[Genre | None, Query(examples=["Sci-Fi"])] = None,
 ) -> list[Recommendation]:
-    """Movies that the user has not rated, best first, each with the liked movies it rests on.
+    """Movies that the user has not rated, best first, each with the likes that led to it.
 
-    The weighted ranking completes the list where the user's likes say too little.
+    If there are too few, the weighted ranking fills the list.
     """
-    # Many would be interrupted on the event loop, and done again in a thread.
+    # Use a thread at once: many reads would exceed the event loop's deadline and be repeated.
     for_user = partial(recommendations.for_user, user_id, limit=limit, genre=genre)
-    return await run_in_thread(request.app, for_user)
+    return await db.read_in_thread(for_user)

@@ -1,4 +1,4 @@
-"""The statements of the recommender, built once. Their cost is bounded, whatever the catalogue."""
+"""The recommender's statements, built once. Their cost is bounded for any size of catalogue."""
 
 from functools import cache
 from typing import Any
@@ -6,26 +6,23 @@ from typing import Any
 from sqlalchemy import Select, bindparam, column, delete, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateTable
-from sqlmodel import SQLModel
 
-from app.models import Neighbour
-from app.statements import MOVIE, MOVIE_COLUMNS, RATING, top_rated, unrated
+from app.statements import MOVIE_COLUMNS, top_rated, unrated
+from app.tables import MOVIE, NEIGHBOUR, RATING
 
-# The least score that counts as a like.
+# The lowest score that counts as a like.
 LIKE = 4
-# What a 4 counts beside a 5.
+# The weight of a 4, relative to a 5.
 WEIGHT_OF_4 = 0.7
-# How many of a user's likes count. The latest counts 1, the one after HALF_LIFE later ones a half.
+# Only a user's latest likes count. The latest has weight 1, a like with HALF_LIFE later ones 1/2.
 LATEST_LIKES = 100
 HALF_LIFE = 20
 MAX_REASONS = 3
-# Added to a movie's number of ratings, so that no fluke is the most similar one.
+# Added to a movie's number of ratings: a movie with few ratings should not rank first by chance.
 PRIOR_RATINGS = 20
 
-NEIGHBOUR = SQLModel.metadata.tables[str(Neighbour.__tablename__)]
-
 _weight = NEIGHBOUR.c.weight
-# By the weight alone, blockbusters would be similar to everything.
+# Divide by the number of ratings: by weight alone, blockbusters would be similar to everything.
 SIMILAR = (
     select(*MOVIE_COLUMNS)
     .join_from(NEIGHBOUR, MOVIE, MOVIE.c.id == NEIGHBOUR.c.neighbour_id)
@@ -41,9 +38,9 @@ _IS_OF_GENRE = """
 """
 
 
-# Both look up neighbours by their key for each like. Left to itself, SQLite would take another
-# index and PostgreSQL read the whole table.
-_LOOKED_UP = {
+# Force a lookup by primary key for each like: by default, SQLite would use another index and
+# PostgreSQL would scan the whole table.
+_KEY_LOOKUP = {
     "sqlite": "CROSS JOIN neighbour ON {condition}",
     "postgresql": (
         "CROSS JOIN LATERAL (SELECT * FROM neighbour WHERE {condition} OFFSET 0) AS neighbour"
@@ -53,13 +50,14 @@ _LOOKED_UP = {
 
 @cache
 def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
-    """Select the movies that a user's likes speak for most, each with the likes that do so most.
+    """Select the best recommendations for a user, with the likes that contributed most to each.
 
-    A movie's score is the sum of weight * rating * recency over the user's LATEST_LIKES: a 4 counts
-    WEIGHT_OF_4, and the like with n later ones counts HALF_LIFE / (HALF_LIFE + n).
-    A movie comes once for each of up to MAX_REASONS likes, whose id and title begin the row.
+    A movie's score is the sum of weight * rating * recency over the user's LATEST_LIKES. The rating
+    is 1 for a 5 and WEIGHT_OF_4 for a 4. The recency of a like with n later ones is
+    HALF_LIFE / (HALF_LIFE + n).
+    A movie has one row for each of up to MAX_REASONS likes, with the like's id and title first.
     """
-    looked_up = _LOOKED_UP[dialect].format
+    key_lookup = _KEY_LOOKUP[dialect].format
     of_like = "neighbour.movie_id = liked.movie_id"
     sql = f"""
         WITH liked AS (
@@ -76,7 +74,7 @@ def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
         best AS (
             SELECT id, score FROM (
                 SELECT neighbour_id AS id, sum(neighbour.weight * liked.weight) AS score
-                FROM liked {looked_up(condition=of_like)}
+                FROM liked {key_lookup(condition=of_like)}
                 GROUP BY neighbour_id
             ) AS candidate
             WHERE id NOT IN (SELECT movie_id FROM rating WHERE user_id = :by_user)
@@ -90,10 +88,10 @@ def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
                        ORDER BY neighbour.weight * liked.weight DESC, liked.movie_id
                    ) AS place
             FROM best CROSS JOIN liked
-            {looked_up(condition=f"{of_like} AND neighbour.neighbour_id = best.id")}
+            {key_lookup(condition=f"{of_like} AND neighbour.neighbour_id = best.id")}
         ) AS explained
         WHERE place <= {MAX_REASONS}
-        -- They are no more: this tells PostgreSQL.
+        -- Changes no result, but bounds the rows that PostgreSQL's planner expects.
         LIMIT {MAX_REASONS} * :row_limit
     """  # noqa: S608 - constants
     names = ("id", "score", "reason_id", "place")
@@ -109,7 +107,7 @@ def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
 
 @cache
 def others(*filters: str, rated: bool, genre_first: bool) -> Select[Any]:
-    """Select what a user has not rated and is not chosen yet, by the weighted ranking."""
+    """Select the movies that a user has not rated, without the chosen ones, by weighted ranking."""
     movies = (top_rated if rated else unrated)(
         *filters, ranking="weighted", genre_first=genre_first
     )
@@ -122,27 +120,21 @@ def others(*filters: str, rated: bool, genre_first: bool) -> Select[Any]:
 LIKES = select(*RATING.c["movie_id", "user_id"]).where(
     RATING.c.user_id.is_not(None), RATING.c.score >= LIKE
 )
-MOVIE_IDS = select(MOVIE.c.id).order_by(MOVIE.c.id)
-RATINGS_BY_TIME = (
-    select(*RATING.c["user_id", "movie_id", "score"])
-    .where(RATING.c.user_id.is_not(None))
-    .order_by(*RATING.c["user_id", "created_at", "id"])
-)
 
-# New neighbours are staged in a temporary table, for which nobody waits. On SQLite it has the form
-# of the stored one: from such a table into an empty one SQLite copies rows as they are, many times
-# faster than it inserts them. Source: "xfer optimization" in SQLite's insert.c.
+# New neighbours are staged in a temporary table, which blocks no other connection. On SQLite its
+# schema equals the stored table's: SQLite then copies rows unchanged into the empty table, many
+# times faster than it inserts them. Source: "xfer optimization" in SQLite's insert.c.
 STAGE_ON_SQLITE = str(CreateTable(NEIGHBOUR).compile(dialect=sqlite.dialect())).replace(
     "TABLE neighbour", "TEMP TABLE staged_neighbour", 1
 )
 INDEX_STAGED_ON_SQLITE = "CREATE INDEX temp.ix_staged_neighbour ON staged_neighbour (neighbour_id)"
 STAGE_ON_POSTGRESQL = text("CREATE TEMP TABLE staged_neighbour (LIKE neighbour) ON COMMIT DROP")
 COPY_TO_STAGED_ON_POSTGRESQL = "COPY staged_neighbour FROM STDIN"
-# Keeps out another training and whoever deletes a movie: two that delete neighbours at once, each
-# in an order of its own, would end in a deadlock. Readers go on.
+# Blocks other trainings and movie deletions, but no readers. Both delete neighbours, in different
+# orders, and could deadlock.
 LOCK_ON_POSTGRESQL = text("LOCK TABLE neighbour IN SHARE ROW EXCLUSIVE MODE")
 DELETE_NEIGHBOURS = delete(NEIGHBOUR)
-# Nobody deletes them on PostgreSQL until the transaction ends.
+# On PostgreSQL, these movies cannot be deleted until the transaction ends.
 LOCK_STAGED_MOVIES = (
     select(MOVIE.c.id)
     .where(MOVIE.c.id.in_(text("SELECT movie_id FROM staged_neighbour")))
@@ -150,12 +142,13 @@ LOCK_STAGED_MOVIES = (
 )
 UNSTAGE = text("DELETE FROM staged_neighbour WHERE :this_movie IN (movie_id, neighbour_id)")
 INSERT_STAGED = text("INSERT INTO neighbour SELECT * FROM staged_neighbour")
-# Until PostgreSQL knows how few neighbours a movie has, it compiles each recommendation first,
-# which takes many times as long as running it. By itself it counts them a minute or more later.
+# Without new statistics, PostgreSQL overestimates the neighbours per movie and JIT-compiles each
+# recommendation, which takes many times as long as running it. Autovacuum would analyze the table
+# a minute or more later.
 ANALYZE_ON_POSTGRESQL = text("ANALYZE neighbour")
 
 
 @cache
 def stage_on_sqlite(count: int) -> str:
-    """Return the insert of so many staged neighbours. Its parameters are their columns in turn."""
+    """Return an INSERT of ``count`` staged neighbours. Its parameters are their columns in turn."""
     return f"INSERT INTO staged_neighbour VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - constants

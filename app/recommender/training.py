@@ -1,13 +1,13 @@
-"""Learns from likes which movies go together. Needs numpy and scipy, which serving does not.
+"""Training of the recommender. It needs numpy and scipy, which serving does not.
 
-The method is EASE, a linear autoencoder with a closed form. X is the matrix of users times movies
-that holds 1 for a like, and
+The method is EASE, a linear autoencoder with a closed-form solution. X is the users x movies matrix
+with a 1 for each like, and
 
     P = (X'X + REGULARIZATION * I)^-1.
 
--P[i, j] is how much a like of movie i speaks for movie j, given all other likes. EASE divides it by
-P[j, j]; without that the weights stay symmetric and blockbusters crowd out fewer other movies,
-which matters because only the NEIGHBOURS largest weights of each movie are kept.
+-P[i, j] is the evidence of a like of movie i for movie j, given all other likes. EASE divides it by
+P[j, j]. This module does not: the weights stay symmetric and blockbusters crowd out fewer other
+movies, which matters because only the NEIGHBOURS largest weights of each movie are kept.
 
 Source: H. Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019, arXiv:1905.03375.
 """
@@ -20,14 +20,14 @@ from rich.progress import Progress
 from scipy import sparse
 from scipy.linalg import lapack
 
-# A movie with fewer likes has no neighbours: they would be chance.
+# A movie with fewer likes gets no neighbours: they would be due to chance.
 MIN_LIKES = 5
-# The most liked ones, if there are more. P takes 4 * MAX_MOVIES^2 bytes, and its inversion a time
-# that grows with the cube.
+# Only the most liked movies are trained. P takes 4 * MAX_MOVIES^2 bytes, and the time of its
+# inversion grows with the cube of MAX_MOVIES.
 MAX_MOVIES = 16_000
 NEIGHBOURS = 100
 REGULARIZATION = 200.0
-# Columns of a matrix that are processed at a time.
+# Matrix columns processed at a time.
 BLOCK = 256
 
 Ids = NDArray[np.int64]
@@ -35,7 +35,7 @@ Weights = NDArray[np.float32]
 
 
 class Likes(NamedTuple):
-    """Pairs of a user and a movie that the user likes, none of them twice."""
+    """Distinct pairs of a movie and a user who likes it."""
 
     movie_ids: Ids
     user_ids: Ids
@@ -50,7 +50,7 @@ class Neighbours(NamedTuple):
 
 
 def learn(likes: Likes, progress: Progress) -> Neighbours:
-    """Return each movie's NEIGHBOURS largest positive weights. Same likes, same result."""
+    """Return each movie's NEIGHBOURS largest positive weights. The result is deterministic."""
     movie_ids, matrix = matrix_of(likes)
     weights = weights_of(matrix, progress)
     kept = min(NEIGHBOURS, max(0, len(movie_ids) - 1))
@@ -70,25 +70,25 @@ def learn(likes: Likes, progress: Progress) -> Neighbours:
 
 
 def matrix_of(likes: Likes) -> tuple[Ids, sparse.csr_array]:
-    """Return the movies that are learnt, by id, and the matrix of these movies times users."""
+    """Return the sorted ids of the trained movies, and their movies x users matrix of likes."""
     ids, row, counts = np.unique(likes.movie_ids, return_inverse=True, return_counts=True)
     most_liked = np.lexsort((ids, -counts))[:MAX_MOVIES]
-    is_learnt = np.zeros(len(ids), bool)
-    is_learnt[most_liked] = counts[most_liked] >= MIN_LIKES
+    is_trained = np.zeros(len(ids), bool)
+    is_trained[most_liked] = counts[most_liked] >= MIN_LIKES
     users, column = np.unique(likes.user_ids, return_inverse=True)
-    pairs = is_learnt[row]
-    place = np.cumsum(is_learnt) - 1
+    pairs = is_trained[row]
+    place = np.cumsum(is_trained) - 1
     matrix = sparse.csr_array(
         (np.ones(np.count_nonzero(pairs), np.float32), (place[row[pairs]], column[pairs])),
-        shape=(np.count_nonzero(is_learnt), len(users)),
+        shape=(np.count_nonzero(is_trained), len(users)),
     )
-    return ids[is_learnt], matrix
+    return ids[is_trained], matrix
 
 
 def weights_of(matrix: sparse.csr_array, progress: Progress) -> Weights:
-    """Return -P with a diagonal of zeros, given the matrix of movies times users.
+    """Return -P with a diagonal of zeros, given the movies x users matrix of likes.
 
-    It is made in place, in single precision: the memory is that of one matrix.
+    P is computed in place and in single precision, so the memory is that of one matrix.
     """
     movies = matrix.shape[0]
     weights = np.zeros((movies, movies), np.float32, order="F")
@@ -108,7 +108,7 @@ def weights_of(matrix: sparse.csr_array, progress: Progress) -> Weights:
 
 
 def _invert(matrix: Weights, progress: Progress) -> None:
-    """Replace the lower triangle of a positive definite matrix by that of its inverse."""
+    """Replace the lower triangle of a positive definite matrix with that of its inverse."""
     inverting = progress.add_task("Inverting", total=2)
     factor, failed = lapack.spotrf(matrix, lower=1, overwrite_a=1)
     progress.advance(inverting)

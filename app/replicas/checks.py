@@ -1,4 +1,4 @@
-"""Whether reads from replicas can be stale, and writes wait for a replica that is gone."""
+"""Checks that reads from replicas cannot be stale, and that no write waits for a lost replica."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.replicas.replicas import Replicas
 
-# What synchronous_standby_names holds: FIRST 2 (a, b), ANY 1 (a, b), 2 (a, b) or a, b.
+# Forms of synchronous_standby_names: FIRST 2 (a, b), ANY 1 (a, b), 2 (a, b) or a, b.
 _STANDBYS = re.compile(r"\s*(?:(?:(FIRST|ANY)\s+)?(\d+)\s*\((.*)\)|(.*))\s*", re.IGNORECASE)
 _CONNECTED = text("""
     SELECT coalesce(array_agg(DISTINCT lower(application_name)), '{}')
@@ -17,23 +17,23 @@ _CONNECTED = text("""
 
 
 def missing(primary: Engine, replicas: Replicas) -> list[str]:
-    """Return a line for each thing that replication lacks for reads that are never stale.
+    """Return a line for each problem in replication that makes reads stale or writes wait.
 
     Raises:
-        SQLAlchemyError: the primary cannot be asked.
+        SQLAlchemyError: the primary cannot be queried.
     """
     with primary.connect() as connection:
         lines = [*_missing_on_primary(connection)]
-    # One that has just failed may take seconds to fail again.
+    # Skip replicas that have just failed: a connection attempt may take seconds.
     if not replicas.failed:
         try:
             with replicas.engine.connect() as connection:
                 if not connection.scalar(text("SELECT pg_is_in_recovery()")):
-                    lines.append("MOVIE_READ_DATABASE_URL leads to a server that is no replica")
+                    lines.append("MOVIE_READ_DATABASE_URL names a server that is not a replica")
         except SQLAlchemyError:
-            pass  # noted by the engine's own listener, which logs the reason
+            pass  # the engine's listener logs the reason
     if replicas.failed:
-        lines.append("no server of MOVIE_READ_DATABASE_URL can be read from, the log says why")
+        lines.append("no server in MOVIE_READ_DATABASE_URL can be read from: see the log")
     return lines
 
 
@@ -54,11 +54,11 @@ def _missing_on_primary(connection: Connection) -> Iterator[str]:
     if waits_for < expected:
         yield (
             f"synchronous_standby_names = '{setting}' waits for {waits_for} of {expected} replicas:"
-            f" a read from another may miss an acknowledged write. Write FIRST {expected} (...)"
+            f" a read from another may miss an acknowledged write. Set it to FIRST {expected} (...)"
         )
     gone = [] if "*" in names else [name for name in names if name not in connected]
     if len(names) - len(gone) < waits_for or ("*" in names and not connected):
         yield (
-            f"writes wait for {', '.join(gone) or 'a replica'}, which does not follow the primary. "
-            "Start it, or take it out of synchronous_standby_names"
+            f"writes wait for {', '.join(gone) or 'a replica'}, not replicating from the primary. "
+            "Start it, or remove it from synchronous_standby_names"
         )

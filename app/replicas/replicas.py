@@ -1,4 +1,4 @@
-"""The replicas: where they are read from, and whether they can be."""
+"""The replicas: their connections, and whether they are available."""
 
 import logging
 from time import monotonic
@@ -8,58 +8,53 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings
-from app.db import CONNECT_TIMEOUT, create_db_engine
-from app.db_errors import database_error
+from app.db import create_service_engine, database_error
 from app.errors import DatabaseUnavailable
+from app.limits import Limits
 from app.logs import log_event
-
-# Seconds that reads stay away from replicas that could not be used.
-PAUSE = 5.0
 
 
 class Replicas:
-    """The servers that ``read_database_url`` names.
+    """The servers in ``read_database_url``.
 
     Args:
-        settings: name them.
+        settings: contain the URL.
+        limits: contain the timeouts.
 
     Attributes:
-        engine: their connections.
-        failed: whether none could be used when one was last tried.
+        engine: connects to the replicas.
+        failed: whether the last attempt found none available.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.engine = create_db_engine(
-            str(settings.read_database_url),
-            busy_timeout=settings.busy_timeout,
-            answer_timeout=settings.busy_timeout + CONNECT_TIMEOUT,
-        )
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self.engine = create_service_engine(settings, limits, settings.read_database_url)
+        self._pause = limits.replica_pause
         self.failed = False
-        self._resume_at = 0.0
+        self._retry_at = 0.0
         event.listen(self.engine, "handle_error", self._note_failure)
 
     def may_be_tried(self) -> bool:
-        """Tell whether to read from them: while they cannot be used, one read a PAUSE tries."""
+        """Return whether to read from a replica. After a failure, one read per pause retries."""
         if not self.failed:
             return True
         now = monotonic()
-        if now < self._resume_at:
+        if now < self._retry_at:
             return False
-        # The others wait for what this one finds.
-        self._resume_at = now + PAUSE
+        # Other reads go to the primary until this one succeeds.
+        self._retry_at = now + self._pause
         return True
 
     def note_success(self) -> None:
-        """Let every read use them again."""
+        """Send all reads to the replicas again."""
         if self.failed:
             self.failed = False
             log_event("replicas.resumed")
 
     def _note_failure(self, context: ExceptionContext) -> None:
-        # None: it could not be opened.
+        # context.connection is None if it could not be opened.
         is_lost = context.is_disconnect or context.connection is None
         error = context.sqlalchemy_exception
-        # A read that is cancelled may be lost as well, and says nothing of the next one.
+        # A cancelled read may also lose its connection, but the replica is available.
         meaning = database_error(error) if isinstance(error, DBAPIError) else None
         if not is_lost or not isinstance(meaning, DatabaseUnavailable):
             return
@@ -67,4 +62,4 @@ class Replicas:
             reason = str(context.original_exception)
             log_event("replicas.unavailable", logging.WARNING, reason=reason)
         self.failed = True
-        self._resume_at = monotonic() + PAUSE
+        self._retry_at = monotonic() + self._pause

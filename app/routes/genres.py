@@ -2,15 +2,15 @@
 
 from fastapi import APIRouter
 
-from app.dependencies import ReadRepositoryDep
-from app.error_handlers import READ_ERRORS, error_responses
+from app.dependencies import DatabaseDep, RepositoryDep
+from app.http import read_errors
 from app.read_models import GenreRead
 from app.routes.route_class import ServiceRoute
 
 router = APIRouter(prefix="/genres", tags=["movies"], route_class=ServiceRoute)
 
 
-@router.get("", summary="List genres", responses=error_responses(*READ_ERRORS))
-def list_genres(repository: ReadRepositoryDep) -> list[GenreRead]:
+@router.get("", summary="List genres", responses=read_errors())
+async def list_genres(repository: RepositoryDep, db: DatabaseDep) -> list[GenreRead]:
     """Every genre with the number of its movies, the most frequent first."""
-    return repository.genres()
+    return await db.read(repository.genres)

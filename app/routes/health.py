@@ -1,43 +1,28 @@
-"""Whether the process is up and whether it can serve."""
+"""Probes: whether the process is up and whether it can serve."""
 
 from fastapi import APIRouter
 from fastapi.exceptions import RequestValidationError
 
-from app.dependencies import SessionDep
-from app.error_handlers import READ_ERRORS, error_responses
-from app.migrate import require_permissions, require_schema
-from app.routes.route_class import ServiceRoute
-from app.schemas import Status
-from app.transactions import reading
+from app.dependencies import DatabaseDep, ServiceDep
+from app.http import error_responses, read_errors
+from app.routes.route_class import PlainRoute
+from app.schemas import Readiness, Status
 
-
-class HealthRoute(ServiceRoute):
-    """Answers every probe in full."""
-
-    has_etag = False
-
-
-router = APIRouter(tags=["health"], route_class=HealthRoute)
+router = APIRouter(tags=["health"], route_class=PlainRoute)
 
 
 @router.get(
-    "/health",
-    summary="Is the process up?",
-    responses=error_responses(RequestValidationError),
+    "/health", summary="Is the process up?", responses=error_responses(RequestValidationError)
 )
 async def health() -> Status:
-    """The process answers. It does not look at the database."""
+    """The process answers. It does not check the database."""
     return Status(status="ok")
 
 
 @router.get(
-    "/ready",
-    summary="Can it serve?",
-    responses=error_responses(*READ_ERRORS),
+    "/ready", summary="Can it serve?", response_model_exclude_unset=True, responses=read_errors()
 )
-def ready(session: SessionDep) -> Status:
-    """The database answers, its schema is the one that this version needs, and it may write."""
-    with reading(session) as connection:
-        require_schema(connection)
-        require_permissions(connection)
-    return Status(status="ok")
+async def ready(db: DatabaseDep, service: ServiceDep) -> Readiness:
+    """The database answers, has the schema of this version, and may be written to."""
+    await db.read(db.ready)
+    return Readiness(status="ok", **await service.readiness())

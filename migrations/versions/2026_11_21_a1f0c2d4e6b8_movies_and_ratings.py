@@ -1,4 +1,4 @@
-"""Movies with the tallies of their ratings, and the ratings.
+"""Movies with rating aggregates, and ratings.
 
 Revision: a1f0c2d4e6b8
 Revises:

@@ -1,4 +1,4 @@
-"""The weighted ranking: a Bayesian average beside the plain one.
+"""The weighted ranking: a Bayesian average in addition to the mean.
 
 Revision: b7d3e9a5c1f2
 Revises: a1f0c2d4e6b8
@@ -16,7 +16,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("movie", sa.Column("weighted_rating", sa.Float(), nullable=True))
-    # Ten ratings of 3 before the first real one.
+    # The prior: ten ratings of 3.
     op.execute(
         "UPDATE movie SET weighted_rating = (rating_sum + 30.0) / (rating_count + 10) "
         "WHERE rating_count > 0"

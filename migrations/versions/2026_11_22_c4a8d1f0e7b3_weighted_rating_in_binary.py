@@ -1,6 +1,6 @@
-"""The weighted rating as the service computes it: PostgreSQL had divided in decimal.
+"""Recompute the weighted rating in binary, as the service does: PostgreSQL had divided in decimal.
 
-Some averages ended one binary digit apart, which a check of the tallies tells.
+Some averages differed in the last binary digit, which the check of aggregates reports.
 
 Revision: c4a8d1f0e7b3
 Revises: b7d3e9a5c1f2
@@ -23,4 +23,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Change nothing: the older version reads either."""
+    """Change nothing: the older version reads both."""

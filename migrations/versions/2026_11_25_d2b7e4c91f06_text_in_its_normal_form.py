@@ -1,8 +1,8 @@
-"""Titles and genres in the form that the service stores from now on.
+"""Titles and genres in normal form, which the service stores from now on.
 
-It looks movies up by that form: NFC, no invisible characters, single spaces, genres in title case.
-A movie keeps its title where another one has the tidied title already, and what cannot be tidied.
-``scripts/db.py check`` names those.
+The service looks movies up by this form: NFC, no invisible characters, single spaces, genres in
+title case. A movie keeps a title whose normal form another movie has, and text without a normal
+form. ``scripts/db.py check`` lists these movies.
 
 Revision: d2b7e4c91f06
 Revises: c4a8d1f0e7b3
@@ -20,7 +20,7 @@ down_revision = "c4a8d1f0e7b3"
 branch_labels = None
 depends_on = None
 
-# As in app/models.py when this was written.
+# A copy of the rules in app/models.py at the time of this revision.
 INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
@@ -34,7 +34,7 @@ MOVIE = sa.table("movie", *map(sa.column, ("id", "title", "search_title", "genre
 
 
 def normal_form(text: str, max_length: int) -> str | None:
-    """Return text in its normal form, or none where that is too long or shows nothing."""
+    """Return text in normal form, or None if that is too long or has no visible character."""
     if text.isascii() and text.isprintable():
         form = " ".join(text.split())
     else:
@@ -47,13 +47,13 @@ def normal_form(text: str, max_length: int) -> str | None:
 
 
 def normal_genre(genre: str) -> str | None:
-    """Return a genre in its normal form, or none where it has none or is several genres."""
+    """Return a genre in normal form, or None if it has no such form or is several genres."""
     form = normal_form(genre, GENRE_LENGTH)
     if form is None or "|" in form:
         return None
     words = re.split(r"([\s/&-])", form)
     cased = normalize("NFC", "".join(word.capitalize() for word in words))
-    # A few characters change their case in two steps.
+    # Repeat: a few characters change case in two steps.
     return cased if cased == genre else normal_genre(cased)
 
 
@@ -83,4 +83,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Change nothing: the older version reads either."""
+    """Change nothing: the older version reads both."""

@@ -1,6 +1,6 @@
-"""All genres of a movie, its ids at IMDb and TMDB, search as people type, user ids of 53 bits.
+"""All genres of a movie, IMDb and TMDB ids, tolerant search keys, and 53-bit user ids.
 
-The indexes of rankings within a genre go: each rating had to update them.
+Drops the indexes for rankings within a genre, because each rating had to update them.
 
 Revision: e5f1a7c30b92
 Revises: d2b7e4c91f06
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 from alembic.util import CommandError
 
-# Not as it was when this was written: the key is derived, and what changes it fills it in again.
+# The current function, not a copy: a revision that changes search keys recomputes all of them.
 from app.search import search_key
 
 revision = "e5f1a7c30b92"
@@ -47,7 +47,7 @@ def upgrade() -> None:
     op.drop_index("ix_movie_genre_title", "movie")
     for score in SCORES:
         op.drop_index(f"ix_movie_genre_{score}_ranking", "movie")
-        # Made again below: a batch loses the direction of an index's columns.
+        # Recreated below: a batch loses the directions of an index's columns.
         op.drop_index(f"ix_movie_{score}_ranking", "movie")
     with op.batch_alter_table("movie", table_kwargs={"sqlite_autoincrement": True}) as movie:
         movie.add_column(
@@ -106,7 +106,7 @@ def ranking(score: str) -> list[sa.TextClause]:
 
 
 def fill_search_titles(key_of: Callable[[str], str]) -> None:
-    """Store the keys that searches look for, where they change."""
+    """Update the search keys that change."""
     connection = op.get_bind()
     movies = connection.execute(sa.select(*MOVIE.c).order_by(MOVIE.c.id)).all()
     changed = [

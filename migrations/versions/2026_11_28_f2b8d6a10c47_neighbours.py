@@ -1,4 +1,4 @@
-"""The neighbours of movies, which recommendations are made of.
+"""Neighbours of movies, from which recommendations are computed.
 
 Revision: f2b8d6a10c47
 Revises: e5f1a7c30b92

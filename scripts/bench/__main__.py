@@ -108,8 +108,7 @@ def bench(
         int, typer.Option(min=PAGE, help="Movies in large catalogues.")
     ] = 87_000,
     many_ratings: Annotated[
-        int,
-        typer.Option(min=1, help="Ratings in large catalogues; 10 million take 1 GB of disk."),
+        int, typer.Option(min=1, help="Ratings in large catalogues; 10 million take 1 GB of disk.")
     ] = 10_000_000,
     clients: Annotated[int, typer.Option(min=1, help="Concurrent connections.")] = 8,
     seconds: Annotated[float, typer.Option(min=1, help="Minimum length of a round.")] = 3,

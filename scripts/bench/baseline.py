@@ -94,9 +94,7 @@ def health() -> dict[str, str]:
 
 @app.get("/movies")
 def read_movies(
-    session: SessionDep,
-    offset: int = 0,
-    limit: Annotated[int, Query(le=1000)] = 100,
+    session: SessionDep, offset: int = 0, limit: Annotated[int, Query(le=1000)] = 100
 ) -> Sequence[MoviePublic]:
     """Return a page of movies, by title."""
     by_title = select(BaselineMovie).order_by(BaselineMovie.title)

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from sqlalchemy import create_engine, insert, make_url, select
 
-from app import statements
-from app.migrate import migrate_to_head
+from app import statements, tables
+from app.db import migrate
 from app.search import search_key
 
 SEED = 20_000
@@ -66,7 +66,7 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
     rng = random.Random(SEED)  # noqa: S311 - nothing is secret here
     aggregates = [Aggregates(this_movie=n + 1, count_change=0, sum_change=0) for n in range(movies)]
     url = f"sqlite:///{path}"
-    migrate_to_head(url)
+    migrate(url)
     with closing(sqlite3.connect(path)) as database:
         # Durability is not needed: an interrupted run discards the file.
         database.execute("PRAGMA journal_mode=OFF")
@@ -123,10 +123,10 @@ def postgresql_copy(server: str, catalogue: Path) -> Iterator[str]:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     try:
         copy = url.set(database=name).render_as_string(hide_password=False)
-        migrate_to_head(copy)
+        migrate(copy)
         source, target = create_engine(f"sqlite:///{catalogue}"), create_engine(copy)
         with source.connect() as reader, target.begin() as writer:
-            for table in (statements.MOVIE, statements.MOVIE_GENRE, statements.RATING):
+            for table in (tables.MOVIE, tables.MOVIE_GENRE, tables.RATING):
                 rows = reader.execution_options(yield_per=BATCH).execute(select(table))
                 for batch in rows.mappings().partitions():
                     writer.execute(insert(table), [dict(row) for row in batch])

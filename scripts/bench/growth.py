@@ -122,7 +122,7 @@ def deep_page_of_ratings(plan: Plan) -> Iterator[Row]:
     first = [get(f"/ratings?limit={PAGE}&after=0")]
     catalogue = plan.catalogue(movies=plan.movies, ratings=plan.many_ratings)
     with plan.service(catalogue) as port:
-        name = f"GET /ratings?after={plan.many_ratings // 2:,}"
+        name = f"GET /ratings?after={plan.many_ratings // 2}"
         plan.say(name)
         rounds = load_in_turn(plan, Target(port, deep, 1), Target(port, first, 1))
         yield Row.of_latency(name, rounds, 1.3, "after=0")

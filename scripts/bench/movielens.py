@@ -13,11 +13,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from app.db import create_db_engine
-from app.migrate import migrate_to_head
+from app.db import create_db_engine, migrate, reading
 from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository
-from app.transactions import reading
 from scripts.bench.load import ANSWER_TIMEOUT, BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")
@@ -132,7 +130,7 @@ def peak_memory(*arguments: str, database: Path) -> int:
 def _make_empty(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
-    migrate_to_head(f"sqlite:///{path}")
+    migrate(f"sqlite:///{path}")
 
 
 def _ignore(_: int) -> None:

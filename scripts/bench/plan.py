@@ -50,10 +50,7 @@ class Plan:
         self, database: Path | str, *, read_cache: bool = False, workers: int = 1
     ) -> Iterator[int]:
         """Run the service on a catalogue or a URL, and yield its port."""
-        environment = {
-            "MOVIE_DATABASE_URL": _url(database),
-            "MOVIE_READ_CACHE": str(read_cache),
-        }
+        environment = {"MOVIE_DATABASE_URL": _url(database), "MOVIE_READ_CACHE": str(read_cache)}
         log = self.folder / f"service-{workers}.log"
         with serve("app.main:app", log, environment, workers=workers) as port:
             yield port

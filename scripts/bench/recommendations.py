@@ -22,13 +22,12 @@ from rich.table import Table
 from sqlalchemy import Engine, bindparam, delete, select
 from sqlalchemy.orm import Session
 
-from app.db import create_db_engine, create_migration_engine
-from app.migrate import MIGRATION_TIMEOUT, migrate_to_head
+from app.db import create_db_engine, create_migration_engine, migrate, reading, writing
 from app.recommender.neighbours import read_integers, replace_neighbours
 from app.recommender.repository import RecommendationRepository
 from app.recommender.training import Ids, Likes, learn
-from app.statements import ADJUST_AGGREGATES, MOVIE, RATING
-from app.transactions import reading, writing
+from app.statements import ADJUST_AGGREGATES
+from app.tables import MOVIE, RATING
 from scripts.bench.load import BenchError
 from scripts.bench.movielens import import_folder
 from scripts.bench.scorers import (
@@ -166,7 +165,7 @@ def imported(folder: Path, progress: Progress) -> Iterator[Engine]:
     """Import a MovieLens folder into a scratch database, and yield its engine."""
     with tempfile.TemporaryDirectory(prefix="movie-evaluation-") as place:
         url = f"sqlite:///{Path(place) / 'movies.db'}"
-        migrate_to_head(url)
+        migrate(url)
         engine = create_db_engine(url)
         importing = progress.add_task("Importing", total=None)
         try:
@@ -228,7 +227,7 @@ def served(engine: Engine, split: Split, progress: Progress) -> Ranker:
     _forget(engine, split.later)
     known, likes = split.known, split.known.likes
     pairs = Likes(known.movie_ids[likes.movies], known.user_ids[likes.users])
-    training_engine = create_migration_engine(str(engine.url), lock_timeout=MIGRATION_TIMEOUT)
+    training_engine = create_migration_engine(str(engine.url))
     replace_neighbours(training_engine, learn(pairs, progress))
 
     def rank(user: int) -> Ids:

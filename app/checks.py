@@ -1,0 +1,79 @@
+"""The checks behind ``scripts/db.py check``: the schema, and data that no constraint covers."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Integer, Select, cast, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.db import reading, schema_problems
+from app.search import search_key
+from app.statements import GENRES_COLUMN, rating_aggregates
+from app.tables import MOVIE, MOVIE_GENRE, RATING
+from app.text import normalize_genres, normalize_imdb_id, normalize_title
+
+T = TypeVar("T")
+
+_MOVIE_TEXTS: Select[Any] = select(
+    *MOVIE.c["id", "title", "search_title", "imdb_id"], GENRES_COLUMN
+).order_by(MOVIE.c.id)
+_EVERY_GENRE = select(MOVIE_GENRE.c.movie_id, MOVIE_GENRE.c.genre).order_by(MOVIE_GENRE.c.movie_id)
+_COUNT_ORPHANS = select(func.count()).where(RATING.c.movie_id.not_in(select(MOVIE.c.id)))
+_counted = (
+    select(RATING.c.movie_id, func.count().label("count"), func.sum(RATING.c.score).label("total"))
+    .group_by(RATING.c.movie_id)
+    .subquery()
+)
+_true_aggregates = rating_aggregates(
+    func.coalesce(_counted.c.count, 0), cast(func.coalesce(_counted.c.total, 0), Integer)
+)
+_WRONG_AGGREGATES = (
+    select(MOVIE.c.id, MOVIE.c.title)
+    .outerjoin(_counted, _counted.c.movie_id == MOVIE.c.id)
+    .where(or_(*(MOVIE.c[name].is_distinct_from(true) for name, true in _true_aggregates.items())))
+)
+
+
+def problems(session: Session) -> Iterator[str]:
+    """Yield a line for each problem of a database's schema and data."""
+    # The schema first: a missing column may be why the data cannot be read.
+    yield from schema_problems(session)
+    yield from data_problems(session)
+
+
+def data_problems(session: Session) -> Iterator[str]:
+    """Yield a line for each problem of the data."""
+    with reading(session) as connection:
+        orphans = connection.execute(_COUNT_ORPHANS).scalar_one()
+        if orphans:
+            yield f"{orphans} rating(s) of movies that do not exist"
+        for movie_id, title in connection.execute(_WRONG_AGGREGATES):
+            yield f"movie {movie_id} ({title}): the rating aggregates differ from its ratings"
+        yield from _problems_of_movies(connection)
+
+
+def _problems_of_movies(connection: Connection) -> Iterator[str]:
+    looked_up: dict[int, set[str]] = {}
+    for movie_id, genre in connection.execute(_EVERY_GENRE):
+        looked_up.setdefault(movie_id, set()).add(genre)
+    for movie_id, title, search_title, imdb_id, genres in connection.execute(_MOVIE_TEXTS):
+        movie = f"movie {movie_id} ({title})"
+        if search_title != search_key(title):
+            yield f"{movie}: search key is out of date"
+        if looked_up.pop(movie_id, set()) != {*genres}:
+            yield f"{movie}: movie_genre rows differ from the movie's genres"
+        normal = {
+            "title": _is_normal(title, normalize_title),
+            "list of genres": _is_normal(genres, normalize_genres),
+            "imdb_id": imdb_id is None or _is_normal(imdb_id, normalize_imdb_id),
+        }
+        yield from (f"{movie}: the {n} is not in its normal form" for n in normal if not normal[n])
+    if looked_up:
+        yield f"genres of {len(looked_up)} movie(s) that do not exist"
+
+
+def _is_normal(stored: T, normalize: Callable[[T], T]) -> bool:
+    try:
+        return normalize(stored) == stored
+    except ValueError:
+        return False

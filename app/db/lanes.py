@@ -1,0 +1,86 @@
+"""Worker threads for blocking database calls, in lanes that cannot take each other's threads."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+import anyio
+
+from app.errors import DatabaseBusy
+
+T = TypeVar("T")
+
+
+class Lane:
+    """A fixed number of threads, which calls take in FIFO order.
+
+    It belongs to no event loop: a test client outside a ``with`` block runs one for each request.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        timeout: float | None,
+        on_waiting: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        """Start no thread yet.
+
+        Args:
+            name: the prefix of the threads' names.
+            threads: how many calls may run at a time.
+            timeout: seconds that a call may wait for a thread; None for no limit.
+            on_waiting: called with the change in the number of requests that wait.
+        """
+        self._name = name
+        self._threads = threads
+        self._timeout = timeout
+        self._on_waiting = on_waiting
+        self._free = anyio.Semaphore(threads, fast_acquire=True)
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def run(self, function: Callable[[], T], requests: int = 1) -> T:
+        """Return the result of a blocking call, which runs in a thread as soon as one is free.
+
+        A call that has begun keeps its thread until it ends, even if the caller is cancelled.
+
+        Args:
+            function: the call.
+            requests: number of requests to count as waiting.
+
+        Raises:
+            DatabaseBusy: no thread became free in time.
+        """
+        try:
+            self._free.acquire_nowait()
+        except anyio.WouldBlock:
+            await self._wait(requests)
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, self._name)
+        run = copy_context().run
+        call = asyncio.get_running_loop().run_in_executor(self._executor, run, function)
+        call.add_done_callback(self._release)
+        return await asyncio.shield(call)
+
+    async def _wait(self, requests: int) -> None:
+        self._on_waiting(requests)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._free.acquire()
+        except TimeoutError:
+            raise DatabaseBusy from None
+        finally:
+            self._on_waiting(-requests)
+
+    def close(self) -> None:
+        """End the threads. No call may be running."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+    def _release(self, call: asyncio.Future[T]) -> None:
+        self._free.release()
+        if not call.cancelled():
+            call.exception()  # marks it as seen, in case the caller was cancelled

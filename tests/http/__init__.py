@@ -1,0 +1,1 @@
+"""Tests of app/http: what holds for every request and response."""

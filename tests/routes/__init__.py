@@ -1,0 +1,1 @@
+"""Tests of app/routes: parameters, status codes, headers and JSON of each resource."""
