@@ -209,9 +209,13 @@ def test_writing_takes_sqlites_write_lock_at_its_beginning(
     engine = create_db_engine(sqlite_url)
     other = create_db_engine(sqlite_url, busy_timeout=0)
 
-    with make(engine) as session, writing(session):
-        with pytest.raises(OperationalError, match="locked"), other.begin() as connection:
-            connection.execute(update(MOVIE).values(year=2000))
+    with (
+        make(engine) as session,
+        writing(session),
+        pytest.raises(OperationalError, match="locked"),
+        other.begin() as connection,
+    ):
+        connection.execute(update(MOVIE).values(year=2000))
 
     with other.begin() as connection:
         connection.execute(update(MOVIE).values(year=2000))

@@ -15,12 +15,12 @@ from app.repository import MovieRepository
 LIMIT = 256 * 1024
 
 
-@pytest.mark.ci
 def wal_bytes(url: str) -> int:
     """Return the size of a database's -wal."""
     return Path(f"{url.removeprefix('sqlite:///')}-wal").stat().st_size
 
 
+@pytest.mark.ci
 def test_wal_shrinks_after_a_long_reader_has_left(sqlite_url: str) -> None:
     engine = create_db_engine(sqlite_url, limits=Limits(wal_bytes=LIMIT))
     with Session(engine) as session:
