@@ -12,13 +12,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.databases import POSTGRES_URL
+from tests.databases import POSTGRES_URL, SET_POSTGRES_URL
 from tests.server import DEADLINE_SECONDS, free_port, wait_until
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 needs_cluster = pytest.mark.skipif(
     POSTGRES_URL is None or PROGRAMS is None,
-    reason="MOVIE_TEST_POSTGRES_URL names no server, or PostgreSQL's programs are not installed",
+    reason=f"needs PostgreSQL and its programs: {SET_POSTGRES_URL}",
 )
 SETTINGS = """
 listen_addresses = '127.0.0.1'

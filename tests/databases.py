@@ -1,6 +1,6 @@
 """New databases of each engine, gone at their end.
 
-PostgreSQL takes part where MOVIE_TEST_POSTGRES_URL names a server, whose user may create databases.
+PostgreSQL takes part if MOVIE_TEST_POSTGRES_URL names a server, whose user may create databases.
 """
 
 import os
@@ -9,21 +9,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import create_engine, make_url
 
 from app.db import create_db_engine, migrate
 
 POSTGRES_URL = os.environ.get("MOVIE_TEST_POSTGRES_URL")
+# How to run the tests that need a server; they say so when they are skipped.
+SET_POSTGRES_URL = (
+    "MOVIE_TEST_POSTGRES_URL=postgresql://postgres@127.0.0.1:5432/test CI=true uv run pytest"
+)
+needs_postgresql = pytest.mark.skipif(
+    POSTGRES_URL is None, reason=f"needs PostgreSQL: {SET_POSTGRES_URL}"
+)
 ENGINES = ["sqlite", *(["postgresql"] if POSTGRES_URL else [])]
 
 
 @contextmanager
 def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> Iterator[str]:
-    """Yield the URL of a database of the test's own: no file yet, or no tables.
+    """Yield the URL of a new database: no file yet, or no tables.
 
     Args:
         engine_name: ``sqlite`` or ``postgresql``.
-        folder: where a SQLite file lies.
+        folder: the folder of a SQLite file.
         migrated: bring its schema to head.
     """
     with new_postgresql() if engine_name == "postgresql" else _new_sqlite(folder) as url:
@@ -34,7 +42,7 @@ def new_database(engine_name: str, folder: Path, *, migrated: bool = False) -> I
 
 @contextmanager
 def locked(database_url: str) -> Iterator[None]:
-    """Keep everybody else from writing, as a long transaction of another process does."""
+    """Block all other writes, as a long transaction of another process does."""
     engine = create_db_engine(database_url)
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":

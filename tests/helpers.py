@@ -27,7 +27,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error of the code under tes
 
 
 class Sample(NamedTuple):
-    """A movie to put into a catalogue, with the scores that anonymous users gave it."""
+    """A movie to store, with the scores of anonymous users."""
 
     title: str
     year: int
@@ -66,7 +66,7 @@ def listed(failures: Iterable[object]) -> str:
 
 
 def empty(engine: Engine) -> None:
-    """Remove everything from a PostgreSQL database and count ids from 1 again."""
+    """Delete all rows of a PostgreSQL database and restart its ids at 1."""
     with engine.begin() as connection:
         # Eight times as fast as TRUNCATE, which makes a new file for each table and index.
         connection.execute(delete(RATING))
@@ -94,7 +94,7 @@ def store(engine: Engine, *samples: Sample) -> list[int]:
 
 
 def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
-    """Return every column of a movie as it is stored."""
+    """Return every column of a stored movie."""
     count, total = len(sample.scores), sum(sample.scores)
     return dict.fromkeys(MOVIE.c.keys()) | {
         "id": movie_id,

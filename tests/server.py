@@ -56,7 +56,7 @@ def environment(project: Path = PROJECT_ROOT, **settings: str) -> dict[str, str]
 
 
 def copy_of_project(folder: Path) -> Path:
-    """Copy the parts of the project that run into a new folder and return it."""
+    """Copy the project without tests and documentation into a new folder and return it."""
     for part in PROJECT_PARTS:
         source = PROJECT_ROOT / part
         if source.is_dir():
@@ -89,7 +89,7 @@ def alembic_config(project: Path) -> Config:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left: its exit code and what it printed."""
+    """The exit code and the output of a command."""
 
     exit_code: int
     output: str
@@ -101,7 +101,7 @@ Command = Callable[..., Finished]
 
 
 class Commands:
-    """Runs the project's commands from a folder that is not the project's."""
+    """Runs the project's commands from another folder."""
 
     def __init__(self, folder: Path, project: Path = PROJECT_ROOT, **settings: str) -> None:
         self._folder = folder
@@ -117,11 +117,11 @@ class Commands:
         return self.run([sys.executable, str(self._project / "scripts" / "db.py"), *arguments])
 
     def python(self, *arguments: str) -> Finished:
-        """Run Python, which finds the project's packages."""
+        """Run Python with the project's packages."""
         return self.run([sys.executable, *arguments])
 
     def run(self, command: Sequence[str]) -> Finished:
-        """Run a command to its end."""
+        """Run a command and wait for its end."""
         finished = subprocess.run(  # noqa: S603 - the project's own commands
             command,
             cwd=self._folder,
@@ -160,7 +160,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers."""
+    """A running server."""
 
     url: str
 
@@ -176,14 +176,14 @@ class Server:
             yield client
 
     def connect(self) -> socket.socket:
-        """Open a connection for bytes that no HTTP client would send."""
+        """Open a connection, to send bytes that no HTTP client would send."""
         address = httpx.URL(self.url)
         return socket.create_connection((address.host, address.port), timeout=DEADLINE_SECONDS)
 
 
 @dataclass(frozen=True)
 class ServerProcess(Server):
-    """A server that is a process of its own."""
+    """A server in a separate process."""
 
     process: "subprocess.Popen[str]"
     log: Path
@@ -193,12 +193,12 @@ class ServerProcess(Server):
         return self.log.read_text().splitlines()
 
     def kill(self) -> None:
-        """End the server at once, with no chance to tidy up."""
+        """Kill the server."""
         self.process.kill()
         self.process.wait(DEADLINE_SECONDS)
 
     def stop(self) -> int:
-        """Ask the server to end, and return its exit code when it has."""
+        """Stop the server and return its exit code."""
         self.process.terminate()
         return self.process.wait(DEADLINE_SECONDS)
 
@@ -213,7 +213,7 @@ def running_server(
 ) -> Iterator[ServerProcess]:
     """Start ``uvicorn app.main:app`` on a free port and yield it when it answers.
 
-    For what only a process shows: signals, workers, exit codes. Its start takes a second.
+    Only needed to test signals, workers and exit codes: to start takes a second.
 
     Args:
         folder: where it runs, and where its log is written.
@@ -273,7 +273,7 @@ def serving(app: FastAPI, root_path: str = "") -> Iterator[Server]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a free port."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]
@@ -281,7 +281,7 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether a program of this machine listens at a port."""
+    """Return whether a program listens on a port of this machine."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 

@@ -215,7 +215,7 @@ def test_every_python_block_is_run_or_needs_a_package_that_is_not_installed() ->
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.skipif(
-    not MOVIELENS, reason="set MOVIE_TEST_MOVIELENS to a folder with ml-latest-small"
+    not MOVIELENS, reason="needs MovieLens: MOVIE_TEST_MOVIELENS=ml-latest-small uv run pytest"
 )
 def test_the_numbers_for_ml_latest_small_are_right(tmp_path: Path) -> None:
     database_url = f"sqlite:///{tmp_path / 'movies.db'}"

@@ -26,7 +26,7 @@ from app.models import Movie, utc_now
 from app.read_models import MovieRead, NewMovie, NewRating, Ranking, Sort
 from app.repository import MovieRepository
 from app.tables import MOVIE, RATING
-from tests.databases import POSTGRES_URL
+from tests.databases import needs_postgresql
 from tests.helpers import (
     HEAT,
     RONIN,
@@ -95,7 +95,7 @@ def is_locked(engine: Engine, movie_id: int) -> bool:
     return False
 
 
-@pytest.mark.skipif(POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to a server's URL")
+@needs_postgresql
 def test_require_locks_the_movie_inside_writing_and_get_never_does(postgres_url: str) -> None:
     engine = create_db_engine(postgres_url)
     [movie_id] = store(engine, HEAT)

@@ -20,7 +20,7 @@ from app.db.migrations import require_schema
 from app.db.schema import schema_differences
 from app.repository import MovieRepository
 from app.search import search_key
-from tests.databases import ENGINES, new_database
+from tests.databases import needs_postgresql, new_database
 from tests.rows import Rows, contents, fill, opened, shared
 from tests.server import Commands, alembic_config, copy_of_project
 
@@ -281,7 +281,7 @@ def test_every_difference_of_the_schema_is_reported_on_sqlite() -> None:
     assert found == {name: lines for name, (_, _, lines) in SQLITE_DIFFERENCES.items()}
 
 
-@pytest.mark.skipif("postgresql" not in ENGINES, reason="needs MOVIE_TEST_POSTGRES_URL")
+@needs_postgresql
 def test_every_difference_of_the_schema_is_reported_on_postgresql(
     request: pytest.FixtureRequest,
 ) -> None:

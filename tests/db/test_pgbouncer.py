@@ -17,7 +17,7 @@ from app.checks import data_problems
 from app.config import Settings
 from app.db import create_db_engine, migrate
 from app.main import create_app
-from tests.databases import POSTGRES_URL, locked
+from tests.databases import POSTGRES_URL, SET_POSTGRES_URL, locked
 from tests.server import DEADLINE_SECONDS, free_port, is_listening, wait_until
 
 # Debian installs it where only root's PATH leads.
@@ -43,7 +43,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         POSTGRES_URL is None or PGBOUNCER is None,
-        reason="install pgbouncer and set MOVIE_TEST_POSTGRES_URL to run it",
+        reason=f"needs PgBouncer and PostgreSQL: {SET_POSTGRES_URL}",
     ),
 ]
 

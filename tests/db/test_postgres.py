@@ -23,13 +23,9 @@ from app.errors import SetupError
 from app.main import create_app
 from app.repository import MovieRepository
 from app.search import search_key, search_words
-from tests.databases import POSTGRES_URL, new_postgresql
+from tests.databases import needs_postgresql, new_postgresql
 from tests.helpers import rating_rows
 from tests.server import wait_until
-
-needs_postgresql = pytest.mark.skipif(
-    POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to run it"
-)
 
 OUT_OF_REACH = {"detail": "The database cannot be used at the moment"}
 NO_SCHEMA = {

@@ -456,7 +456,6 @@ def test_rating_that_waits_longer_than_the_limit_for_a_commit_fails(
     assert stored == 3 - len(late)
 
 
-@pytest.mark.ci
 def test_rating_may_arrive_while_a_batch_is_chosen(sqlite_url: str) -> None:
     database = SlowDatabase(Settings(database_url=sqlite_url))
     store(database.engine, HEAT)
@@ -497,6 +496,7 @@ def test_rating_may_arrive_while_a_batch_is_chosen(sqlite_url: str) -> None:
     assert sorted(stored) == [(1, user_id, 3) for user_id in (1, 2, 3, 4)]
 
 
+@pytest.mark.ci
 def test_two_services_that_rate_the_same_movies_in_any_order_never_deadlock(
     settings: Settings, engine: Engine
 ) -> None:

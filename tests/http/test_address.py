@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 from app.config import Settings
 from app.http import server_address
 from app.main import create_app
-from tests.databases import POSTGRES_URL
+from tests.databases import needs_postgresql
 from tests.logs import parse_text
 from tests.server import free_port, running_server
 
@@ -66,7 +66,7 @@ def test_start_logs_the_database_and_the_number_of_movies(
     }
 
 
-@pytest.mark.skipif(POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to a server's URL")
+@needs_postgresql
 def test_start_does_not_log_the_password_of_the_database(
     postgres_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

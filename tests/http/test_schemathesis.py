@@ -88,7 +88,9 @@ def test_no_request_gets_a_5xx_or_an_undocumented_response(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(EXAMPLES is None, reason="part of the long run: set MOVIE_TEST_EXAMPLES")
+@pytest.mark.skipif(
+    EXAMPLES is None, reason="part of the long run: MOVIE_TEST_EXAMPLES=200 CI=true uv run pytest"
+)
 @pytest.mark.parametrize("bounded", ["Id", "Count"])
 def test_integer_without_a_bound_would_be_found(tmp_path: Path, bounded: str) -> None:
     project = tmp_path / "project"

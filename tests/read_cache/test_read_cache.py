@@ -28,7 +28,7 @@ from app.main import create_app
 from app.read_cache.middleware import ENTRY_OVERHEAD, ReadCacheMiddleware
 from app.repository import MovieRepository
 from app.service import Service
-from tests.databases import POSTGRES_URL
+from tests.databases import needs_postgresql
 from tests.server import DEADLINE_SECONDS, running_server
 
 USER = 7
@@ -234,7 +234,7 @@ def test_cache_is_off_without_its_setting_and_on_postgresql(
     assert queries_each_time(settings.model_copy(update={"read_cache": False}))
 
 
-@pytest.mark.skipif(POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to a server's URL")
+@needs_postgresql
 def test_on_postgresql_each_read_is_a_query(postgres_url: str) -> None:
     assert queries_each_time(Settings(database_url=postgres_url, auto_setup=False))
 

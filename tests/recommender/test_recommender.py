@@ -21,13 +21,9 @@ from app.recommender.training import REGULARIZATION, Likes, Neighbours, learn
 from app.repository import MovieRepository
 from app.startup import STARTER_MOVIES
 from app.tables import NEIGHBOUR
-from tests.databases import POSTGRES_URL
+from tests.databases import needs_postgresql
 from tests.helpers import in_threads
 from tests.server import Command, Commands, Finished, wait_until
-
-needs_postgresql = pytest.mark.skipif(
-    POSTGRES_URL is None, reason="set MOVIE_TEST_POSTGRES_URL to a server's URL"
-)
 
 SILENT = Progress(disable=True)
 USER = 7
