@@ -44,6 +44,10 @@ class WrongApiKey(MovieServiceError):
     """A write has no API key or a wrong one."""
 
 
+class ClientDisconnected(MovieServiceError):
+    """The client closed the connection before its request's turn came."""
+
+
 class UnsupportedEncoding(MovieServiceError):
     """A request's body is compressed. The message names the encoding."""
 

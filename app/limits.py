@@ -12,6 +12,7 @@ class Limits:
         read_steps: SQLite's steps between two checks of that deadline, about 20 microseconds.
         read_timeout: seconds that a read waits for a worker thread, on PostgreSQL; only behind a
             server that hangs does it take so long.
+        waiting_reads: number of reads that may wait for a worker thread; more of them get 503.
         rating_timeout: seconds that a rating waits at least for the commit before its own.
         body_timeout: seconds to wait for the next part of a body. Without a limit, a client that
             stops sending would keep a stopped server from ending.
@@ -28,6 +29,7 @@ class Limits:
     read_deadline: float = 0.003
     read_steps: int = 2000
     read_timeout: float = 5.0
+    waiting_reads: int = 100
     rating_timeout: float = 5.0
     body_timeout: float = 5.0
     head_timeout: float = 10.0

@@ -11,6 +11,7 @@ import anyio
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from app.client import is_disconnected
 from app.config import Settings
 from app.db.engines import create_service_engine
 from app.db.errors import is_deadlock, is_interrupted
@@ -19,7 +20,7 @@ from app.db.lanes import Lane
 from app.db.migrations import require_permissions, require_schema
 from app.db.startup import configured_engine, prepare, prepare_foreign, replaced_engine
 from app.db.transactions import Deadline, KeptConnections, ServiceSession, reading
-from app.errors import DatabaseError
+from app.errors import ClientDisconnected, DatabaseError
 from app.limits import Limits
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ T = TypeVar("T")
 # few threads serve more requests than many. It allows one writer.
 SQLITE_READERS, SQLITE_WRITERS = 4, 1
 POSTGRESQL_READERS, POSTGRESQL_WRITERS = 8, 8
-STREAMS = 2
+# One download at a time is read and encoded: a slow client blocks none, and the interpreter's lock
+# is shared with few threads.
+STREAMS = 1
+# How many times a read's deadline reads stay off the event loop after one exceeded it.
+PAUSE = 10
 
 
 class Database:
@@ -65,13 +70,20 @@ class Database:
         self._file: DatabaseFile | None = None
         self._connections: KeptConnections | None = None
         self._deadline = Deadline()
+        self._resume_at = 0.0
         self._limits = limits
         is_sqlite = self.engine.dialect.name == "sqlite"
         self._readers = SQLITE_READERS if is_sqlite else POSTGRESQL_READERS
         writers = SQLITE_WRITERS if is_sqlite else POSTGRESQL_WRITERS
-        self._reads = Lane("read", self._readers, None if is_sqlite else limits.read_timeout)
-        self._writes = Lane("write", writers, settings.busy_timeout, self._count_waiting)
-        self._streams = Lane("stream", STREAMS, None)
+        self._reads = Lane(
+            "read",
+            self._readers,
+            None if is_sqlite else limits.read_timeout,
+            max_waiting=limits.waiting_reads,
+        )
+        self._writes = Lane("write", writers, settings.busy_timeout, on_waiting=self._count_waiting)
+        self._streams = Lane("stream", STREAMS)
+        self._probes = Lane("probe", 1)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -119,12 +131,18 @@ class Database:
         """Return the result of a function that reads, and may be called twice.
 
         On SQLite it runs on the event loop. If it exceeds the deadline or meets a lock it is
-        interrupted, and runs again in a worker thread. On PostgreSQL it runs in a worker thread.
+        interrupted, and runs again in a worker thread; reads that follow within a short pause go to
+        a worker thread directly, so slow reads never occupy the event loop for long. On PostgreSQL
+        every read runs in a worker thread.
 
         Raises:
-            DatabaseBusy: on PostgreSQL, no thread became free in time.
+            DatabaseBusy: too many reads wait for a thread, or on PostgreSQL none became free in
+                time.
+            ClientDisconnected: the client disconnected before the read's turn came.
         """
-        if self._connections is not None:
+        if is_disconnected():
+            raise ClientDisconnected
+        if self._connections is not None and perf_counter() > self._resume_at:
             self._deadline.at = perf_counter() + self._limits.read_deadline
             try:
                 return function()
@@ -133,6 +151,7 @@ class Database:
                     raise
             finally:
                 self._deadline.at = None
+            self._resume_at = perf_counter() + PAUSE * self._limits.read_deadline
             if self.observer is not None:
                 self.observer.read_interrupted()
         return await self._reads.run(function)
@@ -166,7 +185,16 @@ class Database:
                 raise
         return await self._writes.run(function, requests)
 
-    def ready(self) -> None:
+    async def ready(self) -> None:
+        """Check, without waiting for other requests, that the service can serve.
+
+        Raises:
+            SetupError: the database's schema is another one.
+            PermissionMissing: PostgreSQL's role may not write.
+        """
+        await self._probes.run(self.check)
+
+    def check(self) -> None:
         """Check that the database answers, has the schema of this version and may be written to.
 
         Raises:
@@ -211,7 +239,7 @@ class Database:
             self.observer.waiting_writers_changed(change)
 
     def _end_threads(self) -> None:
-        for lane in (self._reads, self._writes, self._streams):
+        for lane in (self._reads, self._writes, self._streams, self._probes):
             lane.close()
 
     def _forget(self) -> None:

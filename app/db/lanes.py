@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import anyio
 
-from app.errors import DatabaseBusy
+from app.client import is_disconnected
+from app.errors import ClientDisconnected, DatabaseBusy
 
 T = TypeVar("T")
 
@@ -23,7 +24,9 @@ class Lane:
         self,
         name: str,
         threads: int,
-        timeout: float | None,
+        timeout: float | None = None,
+        *,
+        max_waiting: int | None = None,
         on_waiting: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Start no thread yet.
@@ -32,11 +35,13 @@ class Lane:
             name: the prefix of the threads' names.
             threads: how many calls may run at a time.
             timeout: seconds that a call may wait for a thread; None for no limit.
+            max_waiting: number of calls that may wait; None for no limit.
             on_waiting: called with the change in the number of requests that wait.
         """
         self._name = name
         self._threads = threads
         self._timeout = timeout
+        self._max_waiting = max_waiting
         self._on_waiting = on_waiting
         self._free = anyio.Semaphore(threads, fast_acquire=True)
         self._executor: ThreadPoolExecutor | None = None
@@ -51,7 +56,8 @@ class Lane:
             requests: number of requests to count as waiting.
 
         Raises:
-            DatabaseBusy: no thread became free in time.
+            DatabaseBusy: no thread became free in time, or too many calls wait for one.
+            ClientDisconnected: the client disconnected while the call waited.
         """
         try:
             self._free.acquire_nowait()
@@ -65,6 +71,9 @@ class Lane:
         return await asyncio.shield(call)
 
     async def _wait(self, requests: int) -> None:
+        waiting = self._free.statistics().tasks_waiting
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            raise DatabaseBusy
         self._on_waiting(requests)
         try:
             async with asyncio.timeout(self._timeout):
@@ -73,6 +82,9 @@ class Lane:
             raise DatabaseBusy from None
         finally:
             self._on_waiting(-requests)
+        if is_disconnected():
+            self._free.release()
+            raise ClientDisconnected
 
     def close(self) -> None:
         """End the threads. No call may be running."""

@@ -14,6 +14,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.client import DISCONNECTED
 from app.limits import Limits
 
 # Bytes of a request without its body: h11's own limit.
@@ -42,9 +43,11 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
         self._limit_time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the timer of a closed connection."""
+        """Stop the timer of a closed connection, and mark its current request."""
         if self._timer is not None:
             self._timer.cancel()
+        if (scope := cast("dict[str, Any] | None", self.scope)) is not None:
+            scope[DISCONNECTED] = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

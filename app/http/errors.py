@@ -120,6 +120,8 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     ),
     errors.SetupError: ErrorResponse(503, None, RETRY),
     InvalidHost: ErrorResponse(400, None),
+    # Nobody receives it: the status is for the access log, as nginx has it.
+    errors.ClientDisconnected: ErrorResponse(499, "The client has disconnected"),
     RequestValidationError: ErrorResponse(422, None, body=InputErrorBody),
     UnreadableBody: ErrorResponse(400, "There was an error parsing the body"),
     BodyTimeout: ErrorResponse(408, None),

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.client import request_scope
 from app.errors import UnsupportedEncoding, WrongApiKey
 from app.http.allowed_hosts import allowed_hosts
 from app.http.cors import CorsMiddleware
@@ -70,6 +71,7 @@ class HttpLayer:
         is_head = scope["method"] == "HEAD"
         own_id = trace_id_of(scope)
         trace_id.set(own_id.decode())
+        request_scope.set(scope)
 
         async def send_completed(message: Message) -> None:
             nonlocal status

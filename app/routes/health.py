@@ -24,5 +24,5 @@ async def health() -> Status:
 )
 async def ready(db: DatabaseDep, service: ServiceDep) -> Readiness:
     """The database answers, has the schema of this version, and may be written to."""
-    await db.read(db.ready)
+    await db.ready()
     return Readiness(status="ok", **await service.readiness())
