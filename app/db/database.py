@@ -82,7 +82,7 @@ class Database:
             max_waiting=limits.waiting_reads,
         )
         self._writes = Lane("write", writers, settings.busy_timeout, on_waiting=self._count_waiting)
-        self._streams = Lane("stream", STREAMS)
+        self._streams = Lane("stream", STREAMS, gives_way_to=self._writes)
         self._probes = Lane("probe", 1)
 
     @asynccontextmanager

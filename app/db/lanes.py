@@ -13,6 +13,10 @@ from app.errors import ClientDisconnected, DatabaseBusy
 
 T = TypeVar("T")
 
+# Seconds between two checks whether the other lane is idle, and how often to check. So a lane that
+# gives way still makes progress beside one that is always busy.
+STEP_ASIDE, MAX_STEPS_ASIDE = 0.001, 50
+
 
 class Lane:
     """A fixed number of threads, which calls take in FIFO order.
@@ -27,6 +31,7 @@ class Lane:
         timeout: float | None = None,
         *,
         max_waiting: int | None = None,
+        gives_way_to: "Lane | None" = None,
         on_waiting: Callable[[int], object] = lambda _: None,
     ) -> None:
         """Start no thread yet.
@@ -36,12 +41,15 @@ class Lane:
             threads: how many calls may run at a time.
             timeout: seconds that a call may wait for a thread; None for no limit.
             max_waiting: number of calls that may wait; None for no limit.
+            gives_way_to: a lane whose calls this lane lets go first, within limits: Python runs one
+                thread at a time, so a call that runs beside them slows them down.
             on_waiting: called with the change in the number of requests that wait.
         """
         self._name = name
         self._threads = threads
         self._timeout = timeout
         self._max_waiting = max_waiting
+        self._gives_way_to = gives_way_to
         self._on_waiting = on_waiting
         self._free = anyio.Semaphore(threads, fast_acquire=True)
         self._executor: ThreadPoolExecutor | None = None
@@ -63,12 +71,21 @@ class Lane:
             self._free.acquire_nowait()
         except anyio.WouldBlock:
             await self._wait(requests)
+        for _ in range(MAX_STEPS_ASIDE):
+            if self._gives_way_to is None or self._gives_way_to.is_idle:
+                break
+            await asyncio.sleep(STEP_ASIDE)
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, self._name)
         run = copy_context().run
         call = asyncio.get_running_loop().run_in_executor(self._executor, run, function)
         call.add_done_callback(self._release)
         return await asyncio.shield(call)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is running or waiting."""
+        return self._free.value == self._threads
 
     async def _wait(self, requests: int) -> None:
         waiting = self._free.statistics().tasks_waiting

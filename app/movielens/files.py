@@ -76,7 +76,7 @@ _USUAL_DIGITS = 11
 # Characters per read.
 _CHUNK = 2**16
 # Rows per piece of encoded text.
-_ROWS_PER_PIECE = 1000
+_ROWS_PER_PIECE = 250
 # Matches blanks between a quoted cell and its commas: csv would make them part of the cell.
 _QUOTED_CELL = re.compile(r'(^|,)[ \t]*("(?:[^"]|"")*")[ \t]*(?=[,\r\n]|$)')
 # Errors shorten longer invalid values.

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # Rows held in memory at a time.
 BATCH_SIZE = 1000
+# Rows of a page of a download: few, so that a write beside it waits for milliseconds only.
+PAGE_SIZE = 250
 # Large statements are faster, because SQLite copies a changed page once per statement. With four
 # parameters per row, this stays below SQLite's limit of 32,766.
 RATINGS_PER_STATEMENT = 4000
@@ -99,13 +101,13 @@ class CatalogueRepository:
     def _pages(
         self, statement: Select[Any], filters: Filters, row_type: Callable[..., T]
     ) -> Iterator[T]:
-        parameters = {**filters, "last_id": 0, "row_limit": BATCH_SIZE}
+        parameters = {**filters, "last_id": 0, "row_limit": PAGE_SIZE}
         while True:
             with reading(self._session) as connection:
                 rows = connection.execute(statement, parameters).all()
             for row in rows:
                 yield row_type(*row[1:])
-            if len(rows) < BATCH_SIZE:
+            if len(rows) < PAGE_SIZE:
                 return
             parameters["last_id"] = rows[-1].row_id
 

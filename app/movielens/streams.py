@@ -1,7 +1,8 @@
 """CSV files that are generated while they are sent, in constant memory."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Self
@@ -10,6 +11,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from app.db import Database
+from app.errors import ClientDisconnected
 from app.filters import Filters
 from app.http import GZIP_LEVEL, IS_HEAD, prefers_gzip
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
@@ -44,11 +46,12 @@ class CsvStream(StreamingResponse):
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",
         }
-        content: Iterable[str] | Iterable[bytes] = chain([first], pieces)
+        content: Iterator[str] | Iterator[bytes] = chain([first], pieces)
         if prefers_gzip(request.headers.getlist("accept-encoding")):
             headers["Content-Encoding"] = "gzip"
             content = _compressed(chain([first], pieces))
-        return cls(() if request.scope.get(IS_HEAD) else content, headers=headers)
+        sent: Iterable[str] | AsyncIterable[str | bytes] = _in_turn(db, content)
+        return cls(() if request.scope.get(IS_HEAD) else sent, headers=headers)
 
 
 def movies_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str]:
@@ -75,6 +78,15 @@ def ratings_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[st
 
 def _needs_year(movie: MovieRow) -> bool:
     return year_of(movie.title) != movie.year
+
+
+async def _in_turn(
+    db: Database, pieces: Iterator[str] | Iterator[bytes]
+) -> AsyncIterator[str | bytes]:
+    """Yield the pieces, each generated in turn with those of other downloads."""
+    with suppress(ClientDisconnected):
+        while (piece := await db.stream(partial(next, pieces, None))) is not None:
+            yield piece
 
 
 def _compressed(pieces: Iterable[str]) -> Iterator[bytes]:
