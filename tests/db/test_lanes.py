@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from app.client import DISCONNECTED, request_scope
 from app.db.lanes import Lane
-from app.errors import DatabaseBusy
+from app.errors import ClientDisconnected, DatabaseBusy
 from tests.server import DEADLINE_SECONDS
 
 
@@ -95,7 +96,7 @@ def test_call_that_fails_after_its_caller_was_cancelled_frees_its_thread(
 def test_caller_that_is_cancelled_while_it_waits_never_runs() -> None:
     async def test() -> None:
         changes: list[int] = []
-        lane, first, never = Lane("test", 1, None, changes.append), Call(), Call()
+        lane, first, never = Lane("test", 1, None, on_waiting=changes.append), Call(), Call()
         running = asyncio.create_task(lane.run(first))
         await first.wait_until_begun()
         waiting = asyncio.create_task(lane.run(never))
@@ -143,7 +144,7 @@ def test_calls_run_in_the_order_of_their_arrival() -> None:
 def test_call_that_finds_no_thread_in_time_is_busy_and_leaves_the_lane_usable() -> None:
     async def test() -> None:
         changes: list[int] = []
-        lane, first, late = Lane("test", 1, 0.01, changes.append), Call(), Call()
+        lane, first, late = Lane("test", 1, 0.01, on_waiting=changes.append), Call(), Call()
         running = asyncio.create_task(lane.run(first))
         await first.wait_until_begun()
 
@@ -205,3 +206,83 @@ def test_lane_serves_one_event_loop_after_another() -> None:
         assert asyncio.run(lane.run(partial(abs, number))) == number
 
     lane.close()
+
+
+def test_more_calls_than_may_wait_are_busy_at_once() -> None:
+    async def test() -> None:
+        lane, first = Lane("test", 1, max_waiting=2), Call()
+        running = asyncio.create_task(lane.run(first))
+        await first.wait_until_begun()
+        waiting = [asyncio.create_task(lane.run(lambda: "waited")) for _ in range(2)]
+        await let_others_run()
+
+        with pytest.raises(DatabaseBusy):
+            await lane.run(lambda: "too many")
+        first.may_end.set()
+        await running
+        results = await asyncio.gather(*waiting)
+        lane.close()
+
+        assert results == ["waited", "waited"]
+
+    run(test())
+
+
+def test_call_is_dropped_if_its_client_disconnects_while_it_waits() -> None:
+    async def test() -> None:
+        lane, first, never = Lane("test", 1), Call(), Call()
+        running = asyncio.create_task(lane.run(first))
+        await first.wait_until_begun()
+        scope: dict[str, object] = {}
+        request_scope.set(scope)
+        waiting = asyncio.create_task(lane.run(never))
+        await let_others_run()
+
+        scope[DISCONNECTED] = True
+        first.may_end.set()
+        with pytest.raises(ClientDisconnected):
+            await waiting
+        await running
+        request_scope.set(None)
+        assert await lane.run(lambda: "free") == "free"
+        lane.close()
+
+        assert not never.begun.is_set()
+
+    run(test())
+
+
+def test_call_that_has_begun_is_finished_though_its_client_disconnects() -> None:
+    async def test() -> None:
+        lane, call, scope = Lane("test", 1), Call(), dict[str, object]()
+        request_scope.set(scope)
+        running = asyncio.create_task(lane.run(call))
+        await call.wait_until_begun()
+
+        scope[DISCONNECTED] = True
+        call.may_end.set()
+        await running
+        lane.close()
+
+    run(test())
+
+
+def test_lane_gives_way_to_another_that_is_busy() -> None:
+    async def test() -> None:
+        writes, first, order = Lane("write", 1), Call(), list[str]()
+        streams = Lane("stream", 1, gives_way_to=writes)
+        writing = asyncio.create_task(writes.run(first))
+        await first.wait_until_begun()
+        streaming = asyncio.create_task(streams.run(partial(order.append, "stream")))
+        await let_others_run()
+
+        first.may_end.set()
+        await writing
+        order.append("write")
+        await streaming
+        writes.close()
+        streams.close()
+
+        assert order == ["write", "stream"]
+
+    run(test())

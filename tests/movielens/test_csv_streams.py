@@ -41,7 +41,7 @@ RATING_QUERIES = ("", *words("movie_id=2 user_id=7 movie_id=3&user_id=7 movie_id
 @pytest.fixture(autouse=True)
 def _few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make pages and pieces short."""
-    monkeypatch.setattr("app.movielens.repository.BATCH_SIZE", FEW)
+    monkeypatch.setattr("app.movielens.repository.PAGE_SIZE", FEW)
     monkeypatch.setattr("app.movielens.files._ROWS_PER_PIECE", FEW)
 
 
