@@ -95,7 +95,7 @@ ALL_TABLES = {"alembic_version", "movie", "movie_genre", "neighbour", "rating"}
 # that was current when it was imported, so the test does not see it.
 ON_A_NEW_DATABASE = {
     "alembic upgrade head": ("", ALL_TABLES),
-    "alembic downgrade -1": ("", ALL_TABLES - {"neighbour"}),
+    "alembic downgrade e5f1a7c30b92": ("", {"alembic_version", "movie", "movie_genre", "rating"}),
     "alembic downgrade base": ("", {"alembic_version"}),
     "alembic check": ("", ALL_TABLES),
     "alembic current": ("", set()),
