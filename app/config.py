@@ -154,12 +154,11 @@ class Settings(BaseSettings):
                 # Commands must find the same database from any folder.
                 path = PROJECT_ROOT / Path(str(url.database))
                 url = url.set(drivername="sqlite", database=str(path))
-                return url.render_as_string(hide_password=False)
             case "postgresql":
                 url = url.set(drivername="postgresql+psycopg")
-                return url.render_as_string(hide_password=False)
             case other:
                 raise ValueError(f"must be sqlite or postgresql, not {other}")
+        return url.render_as_string(hide_password=False)
 
     @model_validator(mode="after")
     def _only_postgresql_has_replicas(self) -> Self:

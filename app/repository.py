@@ -295,10 +295,9 @@ class MovieRepository:
             MovieNotFound: no movie has this id.
             ValueError: the score is out of its bounds.
         """
-        rating = NewRating(movie_id, score, user_id)
         with writing(self.session) as connection:
             self.require(movie_id)
-            self.add_ratings([rating])
+            self.add_ratings([NewRating(movie_id, score, user_id)])
             key = {"this_movie": movie_id, "by_user": user_id}
             stored = statements.LATEST_ANONYMOUS if user_id is None else statements.RATING_BY_USER
             return RatingRead(*connection.execute(stored, key).one())
@@ -316,7 +315,7 @@ class MovieRepository:
             raise ValueError(f"score must be from {SCORE_MIN} to {SCORE_MAX}")
         with writing(self.session) as connection:
             store_ratings(connection, ratings)
-            self._report(ratings)
+            after_commit(self.session, partial(self._report, ratings))
 
     def remove_rating(self, movie_id: int, user_id: int) -> None:
         """Delete a user's rating of a movie.
@@ -339,12 +338,8 @@ class MovieRepository:
         after_commit(self.session, partial(log_event, event, logging.INFO, **fields))
 
     def _report(self, ratings: Sequence[NewRating]) -> None:
-        """Log ratings and notify the observer, once they are committed."""
-
-        def report() -> None:
-            for rating in ratings:
-                log_event("rating.added", logging.INFO, **rating._asdict())
-            if self._observer is not None:
-                self._observer.ratings_committed(len(ratings))
-
-        after_commit(self.session, report)
+        """Log committed ratings and notify the observer."""
+        for rating in ratings:
+            log_event("rating.added", logging.INFO, **rating._asdict())
+        if self._observer is not None:
+            self._observer.ratings_committed(len(ratings))
