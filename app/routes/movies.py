@@ -115,10 +115,7 @@ async def change_movie(
 
 
 @router.delete(
-    "/{movie_id}",
-    summary="Delete a movie",
-    responses=write_errors(*CHANGE_ERRORS),
-    **NO_CONTENT,
+    "/{movie_id}", summary="Delete a movie", responses=write_errors(*CHANGE_ERRORS), **NO_CONTENT
 )
 async def delete_movie(
     movie_id: MovieId, if_match: IfMatchDep, repository: RepositoryDep, db: DatabaseDep

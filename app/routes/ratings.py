@@ -33,10 +33,7 @@ async def list_ratings(
 
 
 @router.post(
-    "",
-    summary="Rate a movie",
-    responses=write_errors(MovieNotFound, has_body=True),
-    **NO_CONTENT,
+    "", summary="Rate a movie", responses=write_errors(MovieNotFound, has_body=True), **NO_CONTENT
 )
 async def rate_movie(rating: RatingCreate, service: ServiceDep, repository: RepositoryDep) -> None:
     """The rating is stored. A user's second rating of a movie replaces the first."""
