@@ -3,6 +3,9 @@
 This prevents DNS rebinding: otherwise a malicious page could resolve its own name to this machine,
 and a browser would let it read and write here as its own origin, regardless of CORS. The attack
 needs a public name, so IP addresses and names outside public DNS are always allowed.
+
+A name under a delegated top-level domain needs the setting, even if routers use it at home, such as
+``.box``: its owner can make it resolve to any address.
 """
 
 import re
@@ -10,9 +13,22 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
-PRIVATE = (".localhost", ".local", ".internal")
+# No public resolver returns an attacker's address for a name with one of these endings.
+PRIVATE = (
+    ".localhost",  # RFC 6761: resolves to the machine itself
+    ".local",  # RFC 6762: resolved by multicast, within the network
+    ".internal",  # reserved by ICANN for private use in 2024
+    ".home.arpa",  # RFC 8375: for home networks, public DNS has no names below it
+    ".test",  # RFC 6761: never delegated
+    # Not reserved, but not delegated either: nobody can register a name.
+    ".lan",  # routers
+    ".svc",  # Kubernetes: NAME.NAMESPACE.svc
+)
 
-_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9_.-]+))(?::[0-9]*)?")
+_HOST = re.compile(
+    # A zone, as in [fe80::1%25eth0], selects a network interface and no other address.
+    r"(?:\[(?P<ipv6>[0-9a-f:.]+(?:%[a-z0-9_.~-]+)?)\]|(?P<name>[a-z0-9_.-]+))(?::[0-9]*)?"
+)
 
 
 def allowed_hosts(names: Collection[str]) -> Callable[[bytes], bool]:
