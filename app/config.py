@@ -5,7 +5,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
 
@@ -25,10 +24,8 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 LOCAL_ORIGINS = [f"{scheme}://{host}:*" for scheme in ("http", "https") for host in LOCAL_HOSTS]
 
 _NAME = re.compile(rf"\b{PREFIX}\w+", re.IGNORECASE)
-# Kubernetes sets these in every pod, for each service whose name starts with "movie".
-_SERVICE_LINK = re.compile(
-    r"MOVIE_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?=|PORT_\d+_\w+=|PORT=\w+://)", re.ASCII
-)
+# Setting names are case-insensitive. Those of the tests are not the service's.
+_OWN_NAME = re.compile(rf"{PREFIX}(?!TEST_)", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -67,7 +64,7 @@ class Settings(BaseSettings):
         default=[],
         description=(
             "Additional host names to answer to, separated by commas. IP addresses, names without "
-            "a dot, *.localhost, *.local and *.internal are always allowed."
+            "a dot, and names outside public DNS, such as *.local, are always allowed."
         ),
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -172,6 +169,9 @@ class Settings(BaseSettings):
         return self
 
 
+SETTINGS = [f"{PREFIX}{field}".upper() for field in Settings.model_fields]
+
+
 def stop(message: str) -> NoReturn:
     """End the program with a message, and with the exit code that stops uvicorn from restarting."""
     sys.stderr.write(f"{message}\n")
@@ -180,7 +180,11 @@ def stop(message: str) -> NoReturn:
 
 def load_settings() -> Settings:
     """Return the settings, or end the program with a line for each that is not valid."""
-    problems = list(_unknown_names())
+    problems = [
+        f"{name} is not a setting. Did you mean {meant}?"
+        for name, meant in unknown_names().items()
+        if meant
+    ]
     try:
         settings = Settings()
     except ValidationError as error:
@@ -190,22 +194,31 @@ def load_settings() -> Settings:
     return settings
 
 
-def _unknown_names() -> Iterator[str]:
-    """Yield a line for each MOVIE_ name that is not a setting; Pydantic would ignore it."""
-    known = list(Settings.model_fields)
-    environment = [
-        name for name, value in os.environ.items() if not _SERVICE_LINK.match(f"{name}={value}")
-    ]
-    for name in dict.fromkeys([*environment, *_names_in_env_file()]):
-        # Setting names are case-insensitive.
-        prefix, field = name[: len(PREFIX)].upper(), name[len(PREFIX) :].lower()
-        if prefix != PREFIX or field in known or field.startswith("test_"):
-            continue
-        closest = get_close_matches(field, known, n=1, cutoff=0.5)
-        hint = (
-            f"Did you mean {PREFIX}{closest[0].upper()}?" if closest else "All are in .env.example."
-        )
-        yield f"{name} is not a setting. {hint}"
+def unknown_names() -> dict[str, str | None]:
+    """Return each MOVIE_ name that is not a setting, with the setting that it probably means."""
+    return {
+        name: _probable_setting(name)
+        for name in (*os.environ, *_names_in_env_file())
+        if _OWN_NAME.match(name) and name.upper() not in SETTINGS
+    }
+
+
+def _probable_setting(name: str) -> str | None:
+    written = name.upper().replace("_", "")
+    if "KEY" in written:
+        return f"{PREFIX}API_KEY"  # a lost key would leave the service open
+    near = (known for known in SETTINGS if _is_near(written, known.replace("_", ""), edits=2))
+    return next(near, None)
+
+
+def _is_near(written: str, meant: str, edits: int) -> bool:
+    """Return whether at most that many edits turn one text into the other."""
+    if not (written and meant and edits):
+        return written == meant or len(written + meant) <= edits
+    if written[0] == meant[0]:
+        return _is_near(written[1:], meant[1:], edits)
+    pairs = ((written[1:], meant), (written, meant[1:]), (written[1:], meant[1:]))
+    return any(_is_near(*pair, edits - 1) for pair in pairs)
 
 
 def _names_in_env_file() -> Iterator[str]:
@@ -225,11 +238,13 @@ def _names_in_env_file() -> Iterator[str]:
         name = line.key or ""
         if line.value is not None and name.upper().startswith(PREFIX):
             yield name
-        elif lost := _NAME.search(line.original.string if line.error else name):
+            continue
+        written = _NAME.findall(line.original.string if line.error else name)
+        for lost in filter(_probable_setting, written):
             # Pydantic would skip the line, and an API key in it would protect nothing.
             stop(
-                f"{lost[0]} in {path} cannot be read. "
-                f"Write {lost[0]}=value on a separate line, with both quotation marks or none."
+                f"{lost} in {path} cannot be read. "
+                f"Write {lost}=value on a separate line, with both quotation marks or none."
             )
 
 

@@ -1,5 +1,6 @@
 """The application: settings, database, routes, capabilities and HTTP layer put together."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -9,11 +10,12 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app import group_commit, metrics, movielens, page, read_cache, recommender, replicas
-from app.config import Settings, load_settings, stop
+from app.config import Settings, load_settings, stop, unknown_names
 from app.db import Database
 from app.errors import SetupError
 from app.http import APPLICATION_OPTIONS, add_http_layer, server_address
 from app.limits import Limits
+from app.logs import log_event
 from app.read_models import NewRating
 from app.repository import MovieRepository
 from app.routes import genres, health, movies, ratings
@@ -63,6 +65,9 @@ def _application(settings: Settings, limits: Limits, *, is_configured: bool) -> 
         capability.install(service)
     app.router.routes += documentation
     add_http_layer(app, service)
+    # Misspelt names have stopped the service: these are perhaps another program's.
+    if is_configured and (names := unknown_names()):
+        log_event("settings.ignored", logging.WARNING, names=",".join(names))
     return app
 
 
