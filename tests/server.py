@@ -20,6 +20,7 @@ import httpx
 import uvicorn
 from alembic.config import Config
 from fastapi import FastAPI
+from uvicorn.config import HTTPProtocolType
 
 from app.config import PROJECT_ROOT, Settings
 
@@ -255,9 +256,11 @@ def running_server(
 
 
 @contextmanager
-def serving(app: FastAPI, root_path: str = "") -> Iterator[Server]:
+def serving(
+    app: FastAPI, root_path: str = "", http: HTTPProtocolType = "auto"
+) -> Iterator[Server]:
     """Serve an application of this process on a free port, and yield it when it answers."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, root_path=root_path))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, root_path=root_path, http=http))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -38,8 +38,9 @@ PRIVATE_NAMES = {
 LIBRARIES = ["alembic", "fastapi", "prometheus-client", "psycopg", "uvicorn"]
 # The methods of uvicorn's protocol that the service extends.
 EXTENDED = {
-    *("__init__", "connection_made", "connection_lost", "data_received"),
-    *("on_body", "on_message_complete", "on_response_complete"),
+    *("__init__", "connection_made", "connection_lost", "data_received", "send_400_response"),
+    *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
+    "on_response_complete",
 }
 
 
@@ -129,9 +130,10 @@ def test_uvicorn_has_the_methods_and_attributes_that_the_limits_of_a_connection_
     own -= {"__annotations__", "__static_attributes__", "__firstlineno__"} - {*EXTENDED}
     inherited = {*dir(HttpToolsProtocol), *plain} - {"__module__", "__weakref__", "__dict__"}
     assert own & inherited == EXTENDED, problem
-    assert bounded - plain == {"_unparsed", "_head_bytes", "_timer"}, problem
-    assert plain >= {"transport", "flow", "pipeline", "cycle", "loop", "logger"}, problem
-    assert callable(HttpToolsProtocol.send_400_response), problem
+    added = {"_unparsed", "_head_bytes", "_is_unfinished", "_refusal", "_timer"}
+    assert bounded - plain == added, problem
+    used = {"transport", "flow", "pipeline", "cycle", "loop", "logger", "scope", "headers"}
+    assert plain >= used, problem
     assert {*vars(FlowControl)} >= {"pause_reading", "resume_reading"}, problem
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.client import request_scope
 from app.errors import UnsupportedEncoding, WrongApiKey
 from app.http.allowed_hosts import allowed_hosts
+from app.http.connection_limits import warn_if_unlimited
 from app.http.cors import CorsMiddleware
 from app.http.errors import BodyTimeout, BodyTooLarge, InvalidHost, error_response
 from app.logs import TRACE_HEADER, log_event, trace_id
@@ -60,6 +61,7 @@ class HttpLayer:
         self._origins = origins
         self._is_allowed = allowed_hosts(hosts)
         self._api_key = _secret(service.settings.api_key)
+        self._is_first_request = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -67,6 +69,7 @@ class HttpLayer:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
+        self._prepare(scope)
         status = 500  # of a response that the outermost error handler sends
         is_head = scope["method"] == "HEAD"
         own_id = trace_id_of(scope)
@@ -98,6 +101,12 @@ class HttpLayer:
             if is_head:
                 scope["method"] = "HEAD"
             self._report(scope, status, perf_counter() - started)
+
+    def _prepare(self, scope: Scope) -> None:
+        if self._is_first_request:
+            self._is_first_request = False
+            warn_if_unlimited(scope)
+        normalize(scope)
 
     def _problem(self, scope: Scope) -> Exception | None:
         """Return why a request is refused, None if it is not."""
@@ -138,6 +147,30 @@ class HttpLayer:
             duration_ms=round(duration * 1000, 1),
             client=scope["client"][0] if scope.get("client") else None,
         )
+
+
+def normalize(scope: Scope) -> None:
+    """Write header values and the root path of a request in their normal form.
+
+    White space around a header's value is not part of it (RFC 9110, section 5.5). uvicorn's parser
+    keeps it at the end.
+    """
+    scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+    given = scope.get("root_path", "")
+    root_path = "".join(f"/{part}" for part in given.split("/") if part)
+    if given != root_path:
+        scope["root_path"] = root_path
+        scope["path"] = _moved(scope["path"], given, root_path)
+        if raw_path := scope.get("raw_path"):
+            moved = _moved(raw_path.decode("latin-1"), given, root_path)
+            scope["raw_path"] = moved.encode("latin-1")
+
+
+def _moved(path: str, given: str, root_path: str) -> str:
+    """Return a path below a root path in its given form as one below its normal form."""
+    if not path.startswith(given):
+        return path
+    return f"{root_path}/{path.removeprefix(given).removeprefix('/')}"
 
 
 def trace_id_of(scope: Scope) -> bytes:
