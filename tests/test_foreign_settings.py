@@ -101,8 +101,9 @@ def test_only_a_near_miss_suggests_a_setting(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 def test_server_starts_beside_the_names_of_a_course(tmp_path: Path, sqlite_url: str) -> None:
-    settings = {"database_url": sqlite_url, "data_dir": "./data", "theme": "dark"}
-    with running_server(tmp_path, **settings) as server:
+    with running_server(
+        tmp_path, database_url=sqlite_url, data_dir="./data", theme="dark"
+    ) as server:
         lines = server.lines()
 
     assert [event["names"] for event in warnings("\n".join(lines))] == [

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import SetupError
 from app.http.address import server_address
 from app.http.conditional import (
+    CACHE_CONTROL,
     GZIP_LEVEL,
     IfMatchDep,
     compress,
@@ -28,7 +29,7 @@ from app.http.errors import NO_CONTENT, error_responses, read_errors, write_erro
 from app.http.handlers import EXCEPTION_HANDLERS
 from app.http.log_output import configure_logging
 from app.http.middleware import IS_HEAD, HttpLayer
-from app.http.openapi import APPLICATION_OPTIONS, openapi_of
+from app.http.openapi import APPLICATION_OPTIONS, openapi_of, serve_document
 from app.http.origins import normalize_allowed_host, normalize_origin
 from app.http.query import checked_query, query_parameters
 from app.service import Service
@@ -54,6 +55,7 @@ def add_http_layer(app: FastAPI, service: Service) -> None:
     app.exception_handlers.update(EXCEPTION_HANDLERS)
     restrict_docs(app)
     app.openapi = openapi_of(app, has_key=service.settings.api_key is not None)  # type: ignore[method-assign] # as FastAPI's documentation does
+    serve_document(app)
     # A middleware would cost every request.
     app.router.lifespan = _without_traceback(app.router.lifespan)  # type: ignore[assignment, method-assign] # the router calls it as an ASGI application
 

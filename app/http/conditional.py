@@ -20,6 +20,9 @@ MIN_BYTES = 1000
 GZIP_LEVEL = 1
 # These headers can change while the body stays the same.
 PAGE_HEADERS = ("X-Total-Count", "Link")
+# A client may keep a response, and validates it before each use. The second directive says nothing
+# new, but some client caches know only that one.
+CACHE_CONTROL = "no-cache, max-age=0"
 
 _MOVIE = TypeAdapter(MovieRead)
 # A proxy that compresses weakens a validator or adds a suffix, as in W/"..." and "...-gzip".
@@ -48,8 +51,7 @@ def tagged(response: Response) -> Response:
     headers = response.headers
     page = [headers[name] for name in PAGE_HEADERS if name in headers]
     headers["ETag"] = etag_of(bytes(response.body), *page)
-    # no-cache: a browser may keep it, and validates it before each use.
-    headers["Cache-Control"] = "no-cache"
+    headers["Cache-Control"] = CACHE_CONTROL
     headers["Vary"] = "Accept-Encoding"
     return response
 

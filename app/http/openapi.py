@@ -4,10 +4,16 @@ Its readers are people who call the service and programs that generate clients.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from threading import Lock
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.routing import Route
 
+from app.http.conditional import CACHE_CONTROL, conditional
 from app.http.errors import ERROR_RESPONSES
 from app.http.middleware import API_KEY_HEADER
 from app.logs import TRACE_HEADER
@@ -44,7 +50,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ETag": ("Identifies this version of the response.", {"type": "string"}),
     "Cache-Control": (
         "A copy may be kept, but must be validated before each use.",
-        {"type": "string", "const": "no-cache"},
+        {"type": "string", "const": CACHE_CONTROL},
     ),
     "Retry-After": ("Seconds to wait before trying again.", {"type": "integer", "minimum": 0}),
     "Accept-Encoding": (
@@ -105,6 +111,30 @@ def openapi_of(app: FastAPI, *, has_key: bool) -> Callable[[], dict[str, Any]]:
         return document
 
     return openapi
+
+
+def serve_document(app: FastAPI, path: str = "/openapi.json") -> None:
+    """Serve the document as other reads are served, and build it outside the event loop."""
+    [route] = [r for r in app.routes if isinstance(r, Route) and r.path == path]
+    lock = Lock()
+    kept: tuple[object, str, bytes] = ({}, "", b"")
+
+    def body_for(root_path: str) -> bytes:
+        nonlocal kept
+        with lock:
+            document = app.openapi()
+            if kept[0] is not document or kept[1] != root_path:
+                servers = [{"url": root_path}] if root_path else []
+                shown = document | {"servers": [*servers, *document["servers"]]}
+                kept = (document, root_path, bytes(JSONResponse(shown).body))
+            return kept[2]
+
+    async def openapi(request: Request) -> Response:
+        body = await run_in_threadpool(partial(body_for, request.scope.get("root_path", "")))
+        return conditional(request, Response(body, media_type="application/json"))
+
+    app.router.routes.remove(route)
+    app.add_route(path, openapi, include_in_schema=False)
 
 
 def _complete(document: dict[str, Any], *, has_key: bool) -> None:

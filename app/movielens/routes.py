@@ -23,11 +23,15 @@ def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
         "description": "The file.",
         "content": {"text/csv": {"schema": {"type": "string"}, "example": header}},
         "headers": {
-            "Content-Disposition": {
-                "description": "The file's name.",
+            field: {
+                "description": description,
                 "required": True,
-                "schema": {"type": "string", "const": f'attachment; filename="{name}"'},
+                "schema": {"type": "string", "const": value},
             }
+            for field, description, value in (
+                ("Content-Disposition", "The file's name.", f'attachment; filename="{name}"'),
+                ("Cache-Control", "A copy must not be used again.", "no-cache"),
+            )
         },
     }
     return {200: file, **read_errors()}

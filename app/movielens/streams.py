@@ -45,6 +45,7 @@ class CsvStream(StreamingResponse):
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",
+            "Cache-Control": "no-cache",
         }
         content: Iterator[str] | Iterator[bytes] = chain([first], pieces)
         if prefers_gzip(request.headers.getlist("accept-encoding")):

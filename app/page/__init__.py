@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import HTTPException, Request, Response
 
-from app.http import compress, prefers_gzip, tagged, unless_current
+from app.http import CACHE_CONTROL, compress, prefers_gzip, tagged, unless_current
 from app.service import Service
 
 FOLDER = Path(__file__).parent
@@ -31,7 +31,7 @@ def install(service: Service) -> None:
 
     def not_found_page(request: Request) -> Response:
         content = not_found.replace("{root}", _to_root(request))
-        headers = HEADERS | {"Cache-Control": "no-cache"}
+        headers = HEADERS | {"Cache-Control": CACHE_CONTROL}
         return Response(content, 404, headers, media_type="text/html")
 
     service.app.add_route("/", _served(FOLDER / "index.html"), include_in_schema=False)

@@ -88,7 +88,7 @@ def expected_headers(operation: Operation, status: str) -> set[str]:
         "X-Trace-Id": True,
         "Location": status == "201",
         "ETag": is_read,
-        "Cache-Control": is_read,
+        "Cache-Control": is_read or (operation in STREAMS and status == "200"),
         "X-Total-Count": is_read and operation in LISTS,
         "Link": is_read and operation in LISTS,
         "Content-Disposition": operation in STREAMS and status == "200",

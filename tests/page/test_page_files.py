@@ -43,7 +43,7 @@ def test_file_has_the_policy_and_an_etag(client: TestClient, name: str) -> None:
         assert headers["Content-Security-Policy"] == POLICY
         assert headers["Referrer-Policy"] == "no-referrer"
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Cache-Control"] == "no-cache"
+        assert headers["Cache-Control"] == "no-cache, max-age=0"
         assert "Accept-Encoding" in headers["Vary"]
         current = client.get(path, headers={"If-None-Match": headers["ETag"]})
         assert (current.status_code, current.content) == (304, b"")
