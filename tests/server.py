@@ -256,9 +256,7 @@ def running_server(
 
 
 @contextmanager
-def serving(
-    app: FastAPI, root_path: str = "", http: HTTPProtocolType = "auto"
-) -> Iterator[Server]:
+def serving(app: FastAPI, root_path: str = "", http: HTTPProtocolType = "auto") -> Iterator[Server]:
     """Serve an application of this process on a free port, and yield it when it answers."""
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, root_path=root_path, http=http))
     with socket.create_server(("127.0.0.1", 0)) as listener:
