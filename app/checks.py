@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Integer, Select, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from app.db import reading, schema_problems
+from app.db import damage, reading, schema_problems, value_problems
 from app.search import search_key
 from app.statements import GENRES_COLUMN, rating_aggregates
 from app.tables import MOVIE, MOVIE_GENRE, RATING
@@ -18,7 +18,6 @@ _MOVIE_TEXTS: Select[Any] = select(
     *MOVIE.c["id", "title", "search_title", "imdb_id"], GENRES_COLUMN
 ).order_by(MOVIE.c.id)
 _EVERY_GENRE = select(MOVIE_GENRE.c.movie_id, MOVIE_GENRE.c.genre).order_by(MOVIE_GENRE.c.movie_id)
-_COUNT_ORPHANS = select(func.count()).where(RATING.c.movie_id.not_in(select(MOVIE.c.id)))
 _counted = (
     select(RATING.c.movie_id, func.count().label("count"), func.sum(RATING.c.score).label("total"))
     .group_by(RATING.c.movie_id)
@@ -36,7 +35,10 @@ _WRONG_AGGREGATES = (
 
 def problems(session: Session) -> Iterator[str]:
     """Yield a line for each problem of a database's schema and data."""
-    # The schema first: a missing column may be why the data cannot be read.
+    # A damaged file can make all other checks fail, a missing column those of the data.
+    if found := damage(session):
+        yield from found
+        return
     yield from schema_problems(session)
     yield from data_problems(session)
 
@@ -44,12 +46,13 @@ def problems(session: Session) -> Iterator[str]:
 def data_problems(session: Session) -> Iterator[str]:
     """Yield a line for each problem of the data."""
     with reading(session) as connection:
-        orphans = connection.execute(_COUNT_ORPHANS).scalar_one()
-        if orphans:
-            yield f"{orphans} rating(s) of movies that do not exist"
+        invalid = [*value_problems(connection)]
+        yield from invalid
         for movie_id, title in connection.execute(_WRONG_AGGREGATES):
             yield f"movie {movie_id} ({title}): the rating aggregates differ from its ratings"
-        yield from _problems_of_movies(connection)
+        # Text that is none cannot be compared with its normal form.
+        if not any("invalid" in line for line in invalid):
+            yield from _problems_of_movies(connection)
 
 
 def _problems_of_movies(connection: Connection) -> Iterator[str]:
@@ -68,8 +71,6 @@ def _problems_of_movies(connection: Connection) -> Iterator[str]:
             "imdb_id": imdb_id is None or _is_normal(imdb_id, normalize_imdb_id),
         }
         yield from (f"{movie}: the {n} is not in its normal form" for n in normal if not normal[n])
-    if looked_up:
-        yield f"genres of {len(looked_up)} movie(s) that do not exist"
 
 
 def _is_normal(stored: T, normalize: Callable[[T], T]) -> bool:

@@ -81,7 +81,7 @@ class PermissionMissing(DatabaseUnavailable):
 
 
 class SequenceBehind(DatabaseUnavailable):
-    """The id sequence is behind the highest stored id (rows were copied with their ids)."""
+    """The id sequence is missing or behind the highest stored id: rows were copied without it."""
 
 
 class SchemaMissing(DatabaseError):

@@ -1,38 +1,71 @@
 """Rows of movies: how a movie's fields are stored, locked and changed in an open transaction."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any, TypeVar, Unpack
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app import statements
-from app.db import violated_constraint
-from app.errors import DuplicateExternalId, DuplicateTitle, MovieNotFound
+from app.db import database_error, reading
+from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieNotFound
 from app.models import YEAR_MAX, YEAR_MIN
 from app.read_models import MovieChanges, MovieRead, NewMovie
 from app.search import search_key
 from app.text import genre_columns, normalize_genres, normalize_imdb_id, normalize_title
 
+T = TypeVar("T")
 # Raises unless a movie is as its caller expects; called with the stored movie.
 Precondition = Callable[[MovieRead], None]
 
-EXTERNAL_IDS = ("imdb_id", "tmdb_id")
+UNIQUE = ("title", "imdb_id", "tmdb_id")
+
+
+def unique(
+    session: Session, write: Callable[[], T], movie_id: int = 0, **fields: Unpack[MovieChanges]
+) -> T:
+    """Return the result of a write of a movie's title and ids.
+
+    If it violates a unique constraint, they are looked up after the rollback: the name of the
+    constraint depends on the tool that made the table. If no other movie has them any more, the
+    write is tried once more.
+
+    Args:
+        session: the session that it writes with.
+        write: rolls its changes back if it raises.
+        movie_id: the movie that it changes.
+        fields: what it writes.
+
+    Raises:
+        DuplicateTitle: another movie has this title.
+        DuplicateExternalId: another movie has this IMDb or TMDB id.
+    """
+    try:
+        return write()
+    except IntegrityError as error:
+        if not isinstance(database_error(error), DatabaseBusy):
+            raise
+        violation = error
+    columns = _columns_of(**fields)
+    with reading(session) as connection:
+        taken = _taken(connection, columns, movie_id)
+    if taken is None:
+        return write()
+    if taken == "title":
+        raise DuplicateTitle(columns[taken]) from violation
+    named = f"A movie with this {taken} already exists: {columns[taken]}"
+    raise DuplicateExternalId(named) from violation
 
 
 def insert_movie(connection: Connection, movie: NewMovie) -> MovieRead:
     """Store a movie and return it.
 
     Raises:
-        DuplicateTitle: another movie has this title.
-        DuplicateExternalId: another movie has this IMDb or TMDB id.
         IdsExhausted: no id is left.
         ValueError: a value is out of its bounds.
     """
-    columns = _columns_of_new(movie)
-    with _unique(columns):
-        row = connection.execute(statements.INSERT_MOVIE, columns).one()
+    row = connection.execute(statements.INSERT_MOVIE, _columns_of_new(movie)).one()
     return _complete(connection, MovieRead(*row))
 
 
@@ -43,8 +76,12 @@ def insert_if_missing(connection: Connection, movie: NewMovie) -> bool:
         IdsExhausted: no id is left.
         ValueError: a value is out of its bounds.
     """
+    columns = _columns_of_new(movie)
+    # Checked first: even an insert that does nothing uses up an id.
+    if _taken(connection, columns):
+        return False
     insert = statements.INSERT_MOVIE_OR_IGNORE[connection.dialect.name]
-    row = connection.execute(insert, _columns_of_new(movie)).one_or_none()
+    row = connection.execute(insert, columns).one_or_none()
     if row is not None:
         _complete(connection, MovieRead(*row))
     return row is not None
@@ -56,16 +93,12 @@ def update_movie(
     """Change fields of a locked movie and return it.
 
     Raises:
-        DuplicateTitle: another movie has this title.
-        DuplicateExternalId: another movie has this IMDb or TMDB id.
         ValueError: a value is out of its bounds.
     """
     if "genre" in changes and "genres" not in changes:
         changes["genres"] = [changes["genre"], *movie.genres[1:]]
-    columns = _columns_of(**changes)
-    with _unique(columns):
-        update = statements.UPDATE_MOVIE.values(columns)
-        changed = MovieRead(*connection.execute(update, {"this_movie": movie.id}).one())
+    update = statements.UPDATE_MOVIE.values(_columns_of(**changes))
+    changed = MovieRead(*connection.execute(update, {"this_movie": movie.id}).one())
     if "genres" in changes:  # even if they are equal: an older version stores no genre rows
         connection.execute(statements.DELETE_GENRES, {"this_movie": movie.id})
         _insert_genres(connection, changed)
@@ -119,17 +152,11 @@ def _insert_genres(connection: Connection, movie: MovieRead) -> None:
     connection.execute(statements.INSERT_GENRES, rows)
 
 
-@contextmanager
-def _unique(columns: dict[str, Any]) -> Iterator[None]:
-    """Turn a violated constraint of a movie into the error that names it."""
-    try:
-        yield
-    except IntegrityError as error:
-        field = (violated_constraint(error) or "").removeprefix("uq_movie_")
-        if field == "title":
-            raise DuplicateTitle(columns[field]) from error
-        if field in EXTERNAL_IDS:
-            raise DuplicateExternalId(
-                f"A movie with this {field} already exists: {columns[field]}"
-            ) from error
-        raise
+def _taken(connection: Connection, columns: dict[str, Any], movie_id: int = 0) -> str | None:
+    """Return the first of a movie's title and ids that another movie has."""
+    given = {f"new_{field}": columns.get(field) for field in UNIQUE}
+    rows = connection.execute(statements.HOLDERS, given | {"this_movie": movie_id}).mappings().all()
+    for field in UNIQUE:
+        if columns.get(field) in {row[field] for row in rows} - {None}:
+            return field
+    return None

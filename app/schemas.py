@@ -235,6 +235,9 @@ class Status(BaseModel):
 class Readiness(Status):
     """The service can serve."""
 
+    differences: list[str] = Field(
+        default=[], description="How constraints, indexes and types differ from the models."
+    )
     missing: list[str] = Field(
         default=[], description="With replicas: what replication lacks, one line each."
     )

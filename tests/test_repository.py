@@ -855,8 +855,8 @@ def test_check_reports_ratings_of_a_missing_movie(
     problems = list(data_problems(repository.session))
 
     assert problems == [
-        "2 rating(s) of movies that do not exist",
-        "genres of 1 movie(s) that do not exist",
+        "movie_genre: 1 row(s) whose movie_id is of no movie, the first with movie_id 1",
+        "rating: 2 row(s) whose movie_id is of no movie, the first with id 1",
     ]
     assert session.execute(select(func.count()).select_from(RATING)).scalar_one() == 3
 

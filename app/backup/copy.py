@@ -5,11 +5,10 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.engine import make_url
 
-from app.db import explained_errors, is_disk_full, require_file
+from app.db import explained_errors, is_disk_full, require_file, unfinished_folder
 from app.errors import SetupError
 
 
@@ -32,8 +31,8 @@ def backup(database_url: str, target: Path) -> None:
                 f"The folder {target.parent} does not exist.\nCreate it or choose another one."
             )
         # Copy to a separate folder and sync there, because VACUUM INTO does not sync.
-        with TemporaryDirectory(prefix=f"{target.name}.unfinished-", dir=target.parent) as folder:
-            unfinished = Path(folder) / target.name
+        with unfinished_folder(target.parent, f"{target.name}.unfinished-") as folder:
+            unfinished = folder / target.name
             with explained_errors(url), closing(sqlite3.connect(str(url.database))) as source:
                 _copy(source, unfinished)
             with unfinished.open("rb") as file:

@@ -4,14 +4,13 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.engine import make_url
 
 from app.checks import problems as problems_of
-from app.db import exclusive, explained_errors, migrate, open_session
+from app.db import exclusive, explained_errors, migrate, open_session, unfinished_folder
 from app.errors import SetupError
 
 # Problems listed in an error.
@@ -40,11 +39,11 @@ def restore(database_url: str, source: Path) -> str | None:
     try:
         _require_complete_copy(source, target)
         # In the same folder, because a rename works only within one file system.
-        with TemporaryDirectory(prefix=f"{target.name}.restoring-", dir=target.parent) as folder:
-            prepared = Path(folder) / target.name
+        with unfinished_folder(target.parent, f"{target.name}.restoring-") as folder:
+            prepared = folder / target.name
             shutil.copyfile(source, prepared)
             older_revision = _prepare(prepared, source)
-            with exclusive(target):
+            with explained_errors(url), exclusive(target):
                 _copy_owner(target, prepared)
                 prepared.replace(target)
         _sync(target.parent)
@@ -56,6 +55,8 @@ def restore(database_url: str, source: Path) -> str | None:
 def _require_complete_copy(source: Path, target: Path) -> None:
     if not source.is_file():
         raise SetupError(f"{source} does not exist.")
+    if target.is_dir():
+        raise SetupError(f"{target} is a folder.\nName a file in MOVIE_DATABASE_URL.")
     if target.exists() and source.samefile(target):
         raise SetupError(f"{source} is the database itself.\nChoose a copy of it.")
     wal = Path(f"{source}-wal")
@@ -66,6 +67,25 @@ def _require_complete_copy(source: Path, target: Path) -> None:
         )
     if not target.parent.is_dir():
         raise SetupError(f"The folder {target.parent} does not exist.\nCreate it.")
+    _require_own(target)
+
+
+def _require_own(target: Path) -> None:
+    """Raise if a sound database of another program would be lost."""
+    tables = set()
+    # An error: the file is missing or damaged, which is why a copy is restored.
+    with suppress(sqlite3.Error), closing(_opened(target)) as database:
+        tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
+    if tables and "alembic_version" not in tables:
+        raise SetupError(
+            f"{target} is a database of another program. Nothing was restored.\n"
+            "Name another file in MOVIE_DATABASE_URL."
+        )
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Return a connection that neither creates nor changes a file."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
 
 
 def _prepare(prepared: Path, source: Path) -> str | None:

@@ -13,18 +13,13 @@ from app.db.engines import (
     create_service_engine,
     empty_wal,
 )
-from app.db.errors import (
-    code_of,
-    database_error,
-    explained_errors,
-    is_busy,
-    is_disk_full,
-    violated_constraint,
-)
+from app.db.errors import code_of, database_error, explained_errors, is_busy, is_disk_full
 from app.db.exclusive import exclusive
 from app.db.migrations import migrate, require_file
-from app.db.startup import configured_engine, init_db, open_session, schema_problems
+from app.db.startup import configured_engine, damage, init_db, open_session, schema_problems
+from app.db.stored_values import value_problems
 from app.db.transactions import after_commit, is_writing, reading, writing
+from app.db.unfinished import unfinished_folder
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

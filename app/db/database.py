@@ -18,6 +18,7 @@ from app.db.errors import is_deadlock, is_interrupted
 from app.db.file_guard import DatabaseFile, guarded
 from app.db.lanes import Lane
 from app.db.migrations import require_permissions, require_schema
+from app.db.schema import Schema, describe, describe_models, differences, require_complete
 from app.db.startup import configured_engine, prepare, prepare_foreign, replaced_engine
 from app.db.transactions import Deadline, KeptConnections, ServiceSession, reading
 from app.errors import ClientDisconnected, DatabaseError
@@ -69,6 +70,8 @@ class Database:
         self._names = vars(sys.modules["app.db"])
         self._file: DatabaseFile | None = None
         self._connections: KeptConnections | None = None
+        # What the models make of this database, once it is known.
+        self._models: Schema | None = None
         self._deadline = Deadline()
         self._resume_at = 0.0
         self._limits = limits
@@ -185,17 +188,25 @@ class Database:
                 raise
         return await self._writes.run(function, requests)
 
-    async def ready(self) -> None:
+    async def ready(self) -> list[str]:
         """Check, without waiting for other requests, that the service can serve.
+
+        Returns:
+            A line for each constraint, index or type that differs from the models: the service
+            works without.
 
         Raises:
             SetupError: the database's schema is another one.
             PermissionMissing: PostgreSQL's role may not write.
         """
-        await self._probes.run(self.check)
+        return await self._probes.run(self.check)
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Check that the database answers, has the schema of this version and may be written to.
+
+        Returns:
+            A line for each constraint, index or type that differs from the models: the service
+            works without.
 
         Raises:
             SetupError: its schema is another one.
@@ -203,7 +214,12 @@ class Database:
         """
         with self.session() as session, reading(session) as connection:
             require_schema(connection)
+            stored = describe(connection)
+            require_complete(connection, stored)
             require_permissions(connection)
+            if self._models is None:
+                self._models = describe_models(connection)
+            return differences(stored, self._models)
 
     def version(self) -> Hashable | None:
         """Return a value that changes with every commit by any process, None if it is unknown.

@@ -1,13 +1,14 @@
 """What the drivers' errors mean. No other module knows SQLite's or PostgreSQL's error codes."""
 
-import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.errors import (
     DatabaseBusy,
@@ -21,10 +22,15 @@ from app.errors import (
     SetupError,
 )
 
+# A full disk too, since opening a database makes a -shm of this size beside it.
+_ALSO_IF_FULL, _INDEX_BYTES = ("SQLITE_IOERR", "SQLITE_CANTOPEN"), 2**15
 # By the start of SQLite's name of an error, or of PostgreSQL's SQLSTATE.
 _MEANINGS: dict[tuple[str, ...], type[DatabaseError]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): DatabaseBusy,
-    ("SQLITE_FULL", "53100"): DatabaseFull,
+    # A unique constraint of which the caller knows nothing: another writer was faster.
+    ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505"): DatabaseBusy,
+    # SQLite reports a full disk as SHMSIZE if the -shm cannot grow.
+    ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "53100"): DatabaseFull,
     ("2200H",): IdsExhausted,
     ("42P01", "42703"): SchemaMissing,
     ("42501",): PermissionMissing,
@@ -44,31 +50,16 @@ def code_of(error: DBAPIError) -> str | None:
 def database_error(error: DBAPIError) -> DatabaseError | None:
     """Return what a driver's error means, None if it is a bug of the service."""
     code = str(code_of(error))
+    if _is_about_new_id(error.orig):
+        return SequenceBehind()
     for prefixes, meaning in _MEANINGS.items():
         if code.startswith(prefixes):
             return meaning()
-    if isinstance(error, IntegrityError) and (violated_constraint(error) or "").startswith("pk_"):
-        return SequenceBehind()
     # SQLite has no separate code for it.
     if code == "SQLITE_ERROR" and str(error.orig).startswith(("no such table", "no such column")):
         return SchemaMissing()
     # Errors not caused by the statement itself.
     return DatabaseUnavailable() if isinstance(error, OperationalError) else None
-
-
-def violated_constraint(error: IntegrityError) -> str | None:
-    """Return the name of the constraint that a write violated, None if it is unknown."""
-    diagnostics: Any = getattr(error.orig, "diag", None)
-    if diagnostics is not None:
-        name: str | None = diagnostics.constraint_name
-        return name
-    # SQLite reports columns; the naming convention in models.py turns them into the constraint's
-    # name. For an index on an expression it reports a name, which no constraint of the models has.
-    match = re.fullmatch(r"UNIQUE constraint failed: (\w+\.\w+(?:, \w+\.\w+)*)", str(error.orig))
-    if match is None:
-        return None
-    columns = [column.split(".") for column in match[1].split(", ")]
-    return "_".join(["uq", columns[0][0], *(name for _, name in columns)])
 
 
 def is_interrupted(error: Exception) -> bool:
@@ -97,6 +88,19 @@ def is_disk_full(error: sqlite3.Error) -> bool:
     return error.sqlite_errorname == "SQLITE_FULL"
 
 
+def _is_about_new_id(error: object) -> bool:
+    """Return whether PostgreSQL has given a new row an id that is taken, or none."""
+    diagnostics: Any = getattr(error, "diag", None)
+    if diagnostics is None:
+        return False
+    if diagnostics.sqlstate == "23502":
+        return bool(diagnostics.column_name == "id")
+    # The columns have the same form in every language of the message. The constraint's name depends
+    # on the tool that made the table.
+    is_duplicate = diagnostics.sqlstate == "23505"
+    return is_duplicate and "(id)=(" in (diagnostics.message_detail or "")
+
+
 @contextmanager
 def explained_errors(url: URL) -> Iterator[None]:
     """Turn a driver's error into a SetupError that says what to do next."""
@@ -115,7 +119,7 @@ def explained_errors(url: URL) -> Iterator[None]:
             raise SetupError(_locked(url.render_as_string())) from error
         if isinstance(database_error(error), SequenceBehind):
             raise SetupError(
-                "The database hands out ids that are taken. Nothing was changed.\n"
+                "The database hands out no ids, or ids that are taken. Nothing was changed.\n"
                 "To get the fix, run: uv run python scripts/db.py check"
             ) from error
         reason = str(error.orig).strip().partition("\n")[0]
@@ -140,20 +144,28 @@ def _locked(database: str | None) -> str:
     return f"Another process keeps {database} locked.\nTry again when it is done."
 
 
+def _has_full_disk(path: str | None) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(Path(str(path)).parent).free < _INDEX_BYTES
+    return False
+
+
 def _explain_sqlite(error: sqlite3.Error, path: str | None) -> str:
     code = getattr(error, "sqlite_errorname", "")
-    if code.startswith("SQLITE_CANTOPEN"):
-        return (
-            f"Cannot open the database file {path}.\n"
-            "Create its folder, or name another file in MOVIE_DATABASE_URL."
-        )
-    if code == "SQLITE_NOTADB":
-        return (
-            f"{path} is not a SQLite database. Nothing was changed.\n"
-            "Name another file in MOVIE_DATABASE_URL."
-        )
-    if code.startswith("SQLITE_READONLY"):
-        return explain_read_only(path)
-    if code.startswith("SQLITE_BUSY"):
-        return _locked(path)
+    if code.startswith(_ALSO_IF_FULL) and _has_full_disk(path):
+        code = "SQLITE_FULL"
+    explanations = {
+        "SQLITE_FULL": f"The disk of {path} is full. Nothing was changed.\nMake room on it.",
+        "SQLITE_CANTOPEN": f"Cannot open the database file {path}.\n"
+        "Create its folder, or name another file in MOVIE_DATABASE_URL.",
+        "SQLITE_NOTADB": f"{path} is not a SQLite database. Nothing was changed.\n"
+        "Name another file in MOVIE_DATABASE_URL.",
+        "SQLITE_CORRUPT": f"The database file {path} is damaged.\n"
+        "Restore a backup: uv run python scripts/db.py restore FILE",
+        "SQLITE_READONLY": explain_read_only(path),
+        "SQLITE_BUSY": _locked(path),
+    }
+    for start, explanation in explanations.items():
+        if code.startswith(start):
+            return explanation
     return f"The database {path} refused a statement: {error}.\nNothing was changed."

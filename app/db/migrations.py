@@ -11,19 +11,20 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from app.config import PROJECT_ROOT
 from app.db.engines import MIGRATION_TIMEOUT, create_migration_engine
-from app.db.errors import explained_errors
-from app.errors import PermissionMissing, SetupError
+from app.db.errors import database_error, explained_errors
+from app.errors import PermissionMissing, SchemaMissing, SetupError
 
 # Key of an advisory lock: any number, the same in every process of the service.
 MIGRATION_LOCK = 7_305_812
 _PERMISSIONS = text("""
     SELECT bool_and(has_table_privilege(name, privilege))
-       AND has_sequence_privilege(pg_get_serial_sequence('movie', 'id'), 'USAGE')
-       AND has_sequence_privilege(pg_get_serial_sequence('rating', 'id'), 'USAGE')
+       AND coalesce(has_sequence_privilege(pg_get_serial_sequence('movie', 'id'), 'USAGE'), true)
+       AND coalesce(has_sequence_privilege(pg_get_serial_sequence('rating', 'id'), 'USAGE'), true)
     FROM unnest(ARRAY['movie', 'rating', 'movie_genre']) AS name,
          unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
 """)
@@ -122,6 +123,7 @@ def upgrade_to_head(connection: Connection) -> None:
         SetupError: the database's revision is unknown here.
     """
     require_known_schema(connection)
+    _refuse_other_programs(connection)
     migrations = MigrationContext.configure(
         connection,
         # alembic.command.upgrade() does the same, but loads env.py.
@@ -133,6 +135,16 @@ def upgrade_to_head(connection: Connection) -> None:
     )
     with Operations.context(migrations):
         migrations.run_migrations()
+
+
+def _refuse_other_programs(connection: Connection) -> None:
+    """Raise if a SQLite file has tables, and none of them is from a migration."""
+    tables = {*inspect(connection).get_table_names()} - {"alembic_version"}
+    if connection.dialect.name == "sqlite" and tables and _revision(connection) is None:
+        raise SetupError(
+            f"The database {connection.engine.url.database} has tables of another program. "
+            "Nothing was changed.\nName another file in MOVIE_DATABASE_URL."
+        )
 
 
 def require_known_schema(connection: Connection) -> None:
@@ -216,7 +228,18 @@ def _require_unicode(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    heads: tuple[str | None, ...] = (None,)
+    try:
+        heads = MigrationContext.configure(connection).get_current_heads()
+    except DBAPIError as error:
+        if not isinstance(database_error(error), SchemaMissing):
+            raise
+    if len(heads) > 1 or not all(isinstance(head, str) for head in heads):
+        raise SetupError(
+            "The table alembic_version must have the column version_num, and one row with the "
+            "schema's revision.\nRestore a backup, or correct the table."
+        )
+    return heads[0] if heads else None
 
 
 @cache

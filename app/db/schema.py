@@ -11,6 +11,7 @@ from sqlalchemy import Connection, create_engine, func, inspect, select, text
 from sqlmodel import SQLModel
 
 from app import models  # noqa: F401 - fills the metadata
+from app.errors import SetupError
 
 # By table: the definitions of its columns, constraints, indexes and triggers, by their names.
 Schema = dict[str, dict[str, str]]
@@ -66,7 +67,11 @@ def schema_differences(connection: Connection) -> list[str]:
 
     Safe while the service runs: it takes no lock that would block others.
     """
-    stored, expected = describe(connection), describe_models(connection)
+    return differences(describe(connection), describe_models(connection))
+
+
+def differences(stored: Schema, expected: Schema) -> list[str]:
+    """Return a line for each difference between two schemas."""
     lines = []
     for table in sorted(stored.keys() | expected.keys()):
         if table not in stored:
@@ -78,28 +83,69 @@ def schema_differences(connection: Connection) -> list[str]:
     return lines
 
 
-def sequence_problems(connection: Connection) -> Iterator[str]:
-    """Yield a line for each sequence of PostgreSQL that is behind the ids of its table."""
-    if connection.dialect.name != "postgresql":
-        return
-    existing = inspect(connection).get_table_names()
+def require_complete(connection: Connection, stored: Schema) -> None:
+    """Raise unless the database has every table, column and sequence of the models.
+
+    Args:
+        connection: to the database.
+        stored: its schema.
+
+    Raises:
+        SetupError: it lacks some, which the message names.
+    """
+    missing = []
     for table in SQLModel.metadata.sorted_tables:
-        key = [*table.primary_key]
-        if len(key) != 1 or table.name not in existing:
+        if table.name not in stored:
+            missing.append(f"table {table.name} is missing")
             continue
-        named = func.pg_get_serial_sequence(table.name, key[0].name)
+        parts = [f"column {column.name}" for column in table.columns]
+        missing += [f"{table.name}: {p} is missing" for p in parts if p not in stored[table.name]]
+    missing += missing_sequences(connection, stored)
+    if missing:
+        raise SetupError("\n".join(["The database's schema is incomplete.", *missing]))
+
+
+def missing_sequences(connection: Connection, stored: Schema) -> Iterator[str]:
+    """Yield a line for each table of PostgreSQL that gives its new rows no ids."""
+    for table, key in _tables_with_ids(connection):
+        definition = stored.get(table, {}).get(f"column {key}", "DEFAULT")
+        if "DEFAULT" not in definition and "GENERATED" not in definition:
+            new = f"{table}_{key}_seq"
+            fill = f"SELECT setval('{new}', max({key})) FROM {table};"  # noqa: S608 - to read
+            yield (
+                f"{table}: the sequence of column {key} is missing. Run in psql: "
+                f"CREATE SEQUENCE {new} AS integer OWNED BY {table}.{key}; "
+                f"ALTER TABLE {table} ALTER {key} SET DEFAULT nextval('{new}'); {fill}"
+            )
+
+
+def sequences_behind(connection: Connection) -> Iterator[str]:
+    """Yield a line for each sequence of PostgreSQL that is behind the ids of its table."""
+    existing = inspect(connection).get_table_names()
+    for table, key in _tables_with_ids(connection):
+        if table not in existing:
+            continue
+        named = func.pg_get_serial_sequence(table, key)
         sequence = connection.execute(select(named)).scalar_one()
-        largest = connection.execute(select(func.max(key[0]))).scalar_one()
+        largest = connection.scalar(text(f"SELECT max({key}) FROM {table}"))  # noqa: S608 - the models'
         if sequence is None or largest is None:
             continue
         state = select(text("last_value"), text("is_called")).select_from(text(sequence))
         value, is_called = connection.execute(state).one()
         if value + is_called <= largest:
-            fix = f"SELECT setval('{sequence}', max({key[0].name})) FROM {table.name};"  # noqa: S608 - to read
+            fix = f"SELECT setval('{sequence}', max({key})) FROM {table};"  # noqa: S608 - to read
             yield (
-                f"{table.name}: the next id is {value + is_called}, but ids up to {largest} are "
+                f"{table}: the next id is {value + is_called}, but ids up to {largest} are "
                 f"taken. Run in psql: {fix}"
             )
+
+
+def _tables_with_ids(connection: Connection) -> Iterator[tuple[str, str]]:
+    """Yield name and key column of the tables whose ids PostgreSQL gives out."""
+    if connection.dialect.name == "postgresql":
+        for table in SQLModel.metadata.sorted_tables:
+            if len(table.primary_key) == 1:
+                yield table.name, next(iter(table.primary_key)).name
 
 
 def _differences(table: str, stored: dict[str, str], expected: dict[str, str]) -> list[str]:

@@ -22,7 +22,8 @@ from app.db.migrations import (
     require_schema,
     upgrade_to_head,
 )
-from app.db.schema import schema_differences, sequence_problems
+from app.db.schema import describe, missing_sequences, schema_differences, sequences_behind
+from app.db.stored_values import file_damage
 from app.db.transactions import reading
 from app.errors import SetupError
 
@@ -101,13 +102,23 @@ def open_session(database_url: str | None = None) -> Iterator[Session]:
         engine.dispose()
 
 
+def damage(session: AnySession) -> list[str]:
+    """Return a line for each damaged part of a SQLite file."""
+    with reading(session) as connection:
+        return file_damage(connection)
+
+
 def schema_problems(session: AnySession) -> list[str]:
     """Return a line for each difference between a database's schema and the models.
 
-    A sequence of PostgreSQL that is behind the ids of its table counts as one.
+    A sequence of PostgreSQL that is missing or behind the ids of its table counts as one.
     """
     with reading(session) as connection:
-        return [*schema_differences(connection), *sequence_problems(connection)]
+        return [
+            *schema_differences(connection),
+            *missing_sequences(connection, describe(connection)),
+            *sequences_behind(connection),
+        ]
 
 
 def _require_writable(url: URL) -> None:

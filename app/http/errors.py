@@ -109,7 +109,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     ),
     errors.SequenceBehind: ErrorResponse(
         503,
-        "The database hands out ids that are taken, nothing was stored. "
+        "The database hands out no ids, or ids that are taken, nothing was stored. "
         "To get the fix, run: uv run python scripts/db.py check",
         RETRY,
     ),

@@ -17,11 +17,11 @@ from io import StringIO
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self, TextIO, TypeGuard, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from app.db import unfinished_folder
 from app.errors import UnusableFile
 from app.models import SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
 from app.schemas import Genre, Title, UrlId, UrlInt, UrlUserId
@@ -280,7 +280,7 @@ def write_folder(
                 raise UnusableFile(f"{target} already exists. Choose another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         # In the target folder, because a rename works only within one file system.
-        with TemporaryDirectory(dir=folder, prefix="unfinished-") as unfinished:
+        with unfinished_folder(folder, "unfinished-") as unfinished:
             with_year = any(year_of(movie.title) != movie.year for movie in movies())
             encoded = (
                 encode_movies(counted(MOVIES_FILE, movies()), with_year=with_year),
@@ -289,10 +289,10 @@ def write_folder(
                 encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, anonymous_ratings)),
             )
             for name, text in zip(FILES, encoded, strict=True):
-                _write(Path(unfinished, name), text)
+                _write(unfinished / name, text)
             for name in FILES:
                 if rows[name] or name not in OPTIONAL_FILES:
-                    Path(unfinished, name).rename(folder / name)
+                    (unfinished / name).rename(folder / name)
     except OSError as error:
         raise UnusableFile(f"Cannot write to {folder}: {error.strerror}") from error
     return rows[MOVIES_FILE], rows[RATINGS_FILE] + rows[ANONYMOUS_RATINGS_FILE]

@@ -24,5 +24,6 @@ async def health() -> Status:
 )
 async def ready(db: DatabaseDep, service: ServiceDep) -> Readiness:
     """The database answers, has the schema of this version, and may be written to."""
-    await db.ready()
-    return Readiness(status="ok", **await service.readiness())
+    differences = await db.ready()
+    found = {"differences": differences} if differences else {}
+    return Readiness(status="ok", **found, **await service.readiness())

@@ -515,8 +515,8 @@ UNUSABLE = {
     ),
     "of another program": Unusable(
         "videos.db",
-        "The database {path} refused a statement: table movie already exists.\n"
-        "Nothing was changed.",
+        "The database {path} has tables of another program. Nothing was changed.\n"
+        "Name another file in MOVIE_DATABASE_URL.",
         lambda path, _: execute(path, "CREATE TABLE movie (id INTEGER PRIMARY KEY, name TEXT)"),
     ),
     "of a newer version": Unusable(

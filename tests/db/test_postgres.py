@@ -38,7 +38,7 @@ NO_PERMISSION = {
     "DELETE on the tables, and USAGE and SELECT on the sequences."
 }
 SEQUENCE_BEHIND = {
-    "detail": "The database hands out ids that are taken, nothing was stored. "
+    "detail": "The database hands out no ids, or ids that are taken, nothing was stored. "
     "To get the fix, run: uv run python scripts/db.py check"
 }
 BEHIND = (

@@ -178,7 +178,8 @@ def test_check_names_wrong_aggregates_and_rows_without_their_movie(
             "movie 1 (Heat): the rating aggregates differ from its ratings\n"
         ),
         "DELETE FROM movie": (
-            "1 rating(s) of movies that do not exist\ngenres of 1 movie(s) that do not exist\n"
+            "movie_genre: 1 row(s) whose movie_id is of no movie, the first with movie_id 1\n"
+            "rating: 1 row(s) whose movie_id is of no movie, the first with id 1\n"
         ),
     }
 
