@@ -8,8 +8,8 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -75,6 +75,8 @@ _LATEST = (datetime(9999, 12, 30, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _USUAL_DIGITS = 11
 # Characters per read.
 _CHUNK = 2**16
+# Characters of a row, which may have several lines. csv has the same limit for a cell.
+MAX_ROW = 2**17
 # Rows per piece of encoded text.
 _ROWS_PER_PIECE = 250
 # Matches blanks between a quoted cell and its commas: csv would make them part of the cell.
@@ -267,13 +269,6 @@ def write_folder(
     Raises:
         UnusableFile: one of the files exists already or cannot be written.
     """
-    rows: Counter[str] = Counter()
-
-    def counted(name: str, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            rows[name] += 1
-            yield item
-
     try:
         for target in (folder / name for name in FILES):
             if target.exists():
@@ -281,21 +276,47 @@ def write_folder(
         folder.mkdir(parents=True, exist_ok=True)
         # In the target folder, because a rename works only within one file system.
         with unfinished_folder(folder, "unfinished-") as unfinished:
-            with_year = any(year_of(movie.title) != movie.year for movie in movies())
-            encoded = (
-                encode_movies(counted(MOVIES_FILE, movies()), with_year=with_year),
-                encode_links(counted(LINKS_FILE, filter(_has_external_id, movies()))),
-                encode_ratings(counted(RATINGS_FILE, ratings)),
-                encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, anonymous_ratings)),
-            )
-            for name, text in zip(FILES, encoded, strict=True):
-                _write(unfinished / name, text)
+            rows = _write_files(unfinished, movies, ratings, anonymous_ratings)
             for name in FILES:
                 if rows[name] or name not in OPTIONAL_FILES:
                     (unfinished / name).rename(folder / name)
     except OSError as error:
         raise UnusableFile(f"Cannot write to {folder}: {error.strerror}") from error
     return rows[MOVIES_FILE], rows[RATINGS_FILE] + rows[ANONYMOUS_RATINGS_FILE]
+
+
+def _write_files(
+    folder: Path,
+    movies: Callable[[], Iterable[MovieRow]],
+    ratings: Iterable[RatingRow],
+    anonymous_ratings: Iterable[RatingRow],
+) -> Counter[str]:
+    """Write all files, and return the number of rows by file."""
+    rows: Counter[str] = Counter()
+    opened = ExitStack()
+
+    def read(items: Iterable[T]) -> Iterable[T]:
+        # An error keeps iterators alive until it is printed, when their connection is closed.
+        if isinstance(items, Generator):
+            opened.callback(items.close)
+        return items
+
+    def counted(name: str, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            rows[name] += 1
+            yield item
+
+    with opened:
+        with_year = any(year_of(movie.title) != movie.year for movie in read(movies()))
+        encoded = (
+            encode_movies(counted(MOVIES_FILE, read(movies())), with_year=with_year),
+            encode_links(counted(LINKS_FILE, filter(_has_external_id, read(movies())))),
+            encode_ratings(counted(RATINGS_FILE, read(ratings))),
+            encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, read(anonymous_ratings))),
+        )
+        for name, text in zip(FILES, encoded, strict=True):
+            _write(folder / name, text)
+    return rows
 
 
 def encode_movies(movies: Iterable[MovieRow], *, with_year: bool) -> Iterator[str]:
@@ -354,7 +375,7 @@ class _CsvFile:
             UnusableFile: the file cannot be read, or the header lacks or repeats a column.
         """
         self._path = path
-        self._line = 1
+        self._line, self._row_size = 1, 0
         with self._open() as file:
             self.bytes = os.fstat(file.fileno()).st_size
             header = next(csv.reader(self._lines(file)), [])
@@ -382,13 +403,13 @@ class _CsvFile:
         with self._open() as file:
             reader = csv.reader(self._lines(file, advance), strict=True)
             next(reader)
-            self._line = reader.line_num + 1
+            self._line, self._row_size = reader.line_num + 1, 0
             for row in reader:
                 if len(row) == self._width:
                     yield self._known_cells(row)
                 elif "".join(row).strip():  # skip blank lines
                     raise self.row_error(f"expected {self._width} columns, found {len(row)}")
-                self._line = reader.line_num + 1
+                self._line, self._row_size = reader.line_num + 1, 0
 
     def row_error(self, problem: str | ValueError) -> UnusableFile:
         """Return the error for a problem in the current row."""
@@ -411,10 +432,12 @@ class _CsvFile:
 
     def _lines(self, file: TextIO, advance: Advance = ignore) -> Iterator[str]:
         read = 0
-        while lines := file.readlines(_CHUNK):
-            text = "".join(lines)
+        while text := file.read(_CHUNK):
+            text += file.readline(MAX_ROW)
+            # Not splitlines(): it takes more characters for the end of a line.
+            lines = StringIO(text, newline="").readlines()
             # Fast path: nearly all lines of ratings.csv need no _prepared().
-            is_plain = text.isascii() and '"' not in text
+            is_plain = text.isascii() and '"' not in text and len(lines[-1]) <= MAX_ROW
             yield from lines if is_plain else map(self._prepared, lines)
             advance(file.buffer.tell() - read)
             read = file.buffer.tell()
@@ -423,9 +446,12 @@ class _CsvFile:
         """Return a line without blanks around quoted cells.
 
         Raises:
-            UnusableFile: the line is not UTF-8. A strict decoder reads ahead, so its error could
-                not name the line.
+            UnusableFile: its row is too long, or the line is not UTF-8. A strict decoder reads
+                ahead, so its error could not name the line.
         """
+        self._row_size += len(line)
+        if self._row_size > MAX_ROW:
+            raise self.row_error(f"longer than {MAX_ROW} characters")
         if not line.isascii() and (wrong := _UNDECODED.search(line)):
             byte = ord(wrong[0]) - 0xDC00
             raise self.row_error(f"expected UTF-8, found the byte 0x{byte:02x}")
