@@ -1,6 +1,7 @@
 """Rows of movies: how a movie's fields are stored, locked and changed in an open transaction."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, Unpack
 
 from sqlalchemy import Connection
@@ -8,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import statements
-from app.db import database_error, reading
+from app.db import after_commit, database_error, reading, writing
 from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieNotFound
+from app.logs import log_event
 from app.models import YEAR_MAX, YEAR_MIN
 from app.read_models import MovieChanges, MovieRead, NewMovie
 from app.search import search_key
@@ -22,7 +24,7 @@ Precondition = Callable[[MovieRead], None]
 UNIQUE = ("title", "imdb_id", "tmdb_id")
 
 
-def unique(
+def _unique(
     session: Session, write: Callable[[], T], movie_id: int = 0, **fields: Unpack[MovieChanges]
 ) -> T:
     """Return the result of a write of a movie's title and ids.
@@ -58,15 +60,35 @@ def unique(
     raise DuplicateExternalId(named) from violation
 
 
-def insert_movie(connection: Connection, movie: NewMovie) -> MovieRead:
-    """Store a movie and return it.
+def create_movie(session: Session, movie: NewMovie) -> MovieRead:
+    """Store a movie and return it; see ``MovieRepository.create``."""
 
-    Raises:
-        IdsExhausted: no id is left.
-        ValueError: a value is out of its bounds.
-    """
-    row = connection.execute(statements.INSERT_MOVIE, _columns_of_new(movie)).one()
-    return _complete(connection, MovieRead(*row))
+    def insert() -> MovieRead:
+        with writing(session) as connection:
+            row = connection.execute(statements.INSERT_MOVIE, _columns_of_new(movie)).one()
+            after_commit(session, partial(log_event, "movie.created", movie_id=row.id))
+            return _complete(connection, MovieRead(*row))
+
+    return _unique(session, insert, title=movie.title, imdb_id=movie.imdb_id, tmdb_id=movie.tmdb_id)
+
+
+def change_movie(
+    session: Session,
+    movie_id: int,
+    precondition: Precondition | None,
+    **changes: Unpack[MovieChanges],
+) -> MovieRead:
+    """Change fields of a movie and return it; see ``MovieRepository.update``."""
+
+    def change() -> MovieRead:
+        with writing(session) as connection:
+            movie = lock_movie(connection, movie_id, precondition)
+            if changes:
+                movie = _update(connection, movie, **changes)
+                after_commit(session, partial(log_event, "movie.updated", movie_id=movie_id))
+        return movie
+
+    return _unique(session, change, movie_id, **changes)
 
 
 def insert_if_missing(connection: Connection, movie: NewMovie) -> bool:
@@ -87,14 +109,7 @@ def insert_if_missing(connection: Connection, movie: NewMovie) -> bool:
     return row is not None
 
 
-def update_movie(
-    connection: Connection, movie: MovieRead, **changes: Unpack[MovieChanges]
-) -> MovieRead:
-    """Change fields of a locked movie and return it.
-
-    Raises:
-        ValueError: a value is out of its bounds.
-    """
+def _update(connection: Connection, movie: MovieRead, **changes: Unpack[MovieChanges]) -> MovieRead:
     if "genre" in changes and "genres" not in changes:
         changes["genres"] = [changes["genre"], *movie.genres[1:]]
     update = statements.UPDATE_MOVIE.values(_columns_of(**changes))

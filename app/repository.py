@@ -13,14 +13,7 @@ from app.errors import MovieNotFound, RatingNotFound
 from app.filters import Filters, is_rare_genre, is_scarce, movie_filters, rating_filters
 from app.logs import log_event
 from app.models import SCORE_MAX, SCORE_MIN
-from app.movie_rows import (
-    Precondition,
-    insert_if_missing,
-    insert_movie,
-    lock_movie,
-    unique,
-    update_movie,
-)
+from app.movie_rows import Precondition, change_movie, create_movie, insert_if_missing, lock_movie
 from app.observer import Observer
 from app.rating_batch import store_ratings
 from app.read_models import (
@@ -234,15 +227,7 @@ class MovieRepository:
             DuplicateExternalId: another movie has this IMDb or TMDB id.
             ValueError: a value is out of its bounds.
         """
-        new = NewMovie(title, year, genre, genres, imdb_id, tmdb_id)
-
-        def insert() -> MovieRead:
-            with writing(self.session) as connection:
-                movie = insert_movie(connection, new)
-                self._log("movie.created", movie_id=movie.id)
-            return movie
-
-        return unique(self.session, insert, title=title, imdb_id=imdb_id, tmdb_id=tmdb_id)
+        return create_movie(self.session, NewMovie(title, year, genre, genres, imdb_id, tmdb_id))
 
     def create_missing(self, movies: Iterable[NewMovie]) -> int:
         """Store the movies whose title and ids no other movie has, and return their number."""
@@ -272,16 +257,7 @@ class MovieRepository:
             DuplicateExternalId: another movie has this IMDb or TMDB id.
             ValueError: a value is out of its bounds.
         """
-
-        def change() -> MovieRead:
-            with writing(self.session) as connection:
-                movie = lock_movie(connection, movie_id, precondition)
-                if changes:
-                    movie = update_movie(connection, movie, **changes)
-                    self._log("movie.updated", movie_id=movie_id)
-            return movie
-
-        return unique(self.session, change, movie_id, **changes)
+        return change_movie(self.session, movie_id, precondition, **changes)
 
     def delete(self, movie_id: int, *, precondition: Precondition | None = None) -> None:
         """Delete a movie, its ratings and all rows that reference it.

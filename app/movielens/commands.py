@@ -10,7 +10,8 @@ from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
 from app.config import load_settings
-from app.db import empty_wal, migrate, open_session, reading
+from app.db import empty_wal, migrate, open_session, reading, value_problems
+from app.errors import SetupError
 from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository, MergeCounts
 
@@ -67,14 +68,20 @@ def import_movielens(
 
 def export(folder: Path) -> None:
     """Write the catalogue to FOLDER as MovieLens CSV files."""
-    with open_session() as session, reading(session):
+    with open_session() as session, reading(session) as connection:
         repository = CatalogueRepository(session)
-        movies, ratings = write_folder(
-            folder,
-            repository.every_movie,
-            repository.every_rating(),
-            repository.every_anonymous_rating(),
-        )
+        try:
+            movies, ratings = write_folder(
+                folder,
+                repository.every_movie,
+                repository.every_rating(),
+                repository.every_anonymous_rating(),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            for problem in value_problems(connection):
+                hint = "Run: uv run python scripts/db.py check"
+                raise SetupError(f"Nothing was written. {problem}.\n{hint}") from error
+            raise
     typer.echo(f"Wrote {movies} movies and {ratings} ratings to {folder}")
 
 
