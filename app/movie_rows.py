@@ -12,16 +12,23 @@ from app import statements
 from app.db import after_commit, database_error, reading, writing
 from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieNotFound
 from app.logs import log_event
-from app.models import YEAR_MAX, YEAR_MIN
+from app.models import INTEGER_MAX, YEAR_MAX, YEAR_MIN
 from app.read_models import MovieChanges, MovieRead, NewMovie
 from app.search import search_key
-from app.text import genre_columns, normalize_genres, normalize_imdb_id, normalize_title
+from app.text import (
+    genre_columns,
+    normalize_genres,
+    normalize_imdb_id,
+    normalize_title,
+    require_bounds,
+)
 
 T = TypeVar("T")
 # Raises unless a movie is as its caller expects; called with the stored movie.
 Precondition = Callable[[MovieRead], None]
 
 UNIQUE = ("title", "imdb_id", "tmdb_id")
+_OTHER_INDEX = "Another movie has the same values in a unique index added to this database"
 
 
 def _unique(
@@ -31,7 +38,7 @@ def _unique(
 
     If it violates a unique constraint, they are looked up after the rollback: the name of the
     constraint depends on the tool that made the table. If no other movie has them any more, the
-    write is tried once more.
+    write is tried once more; a second violation is that of an index that someone has added.
 
     Args:
         session: the session that it writes with.
@@ -53,7 +60,10 @@ def _unique(
     with reading(session) as connection:
         taken = _taken(connection, columns, movie_id)
     if taken is None:
-        return write()
+        try:
+            return write()
+        except IntegrityError as error:
+            raise DuplicateExternalId(_OTHER_INDEX) from error
     if taken == "title":
         raise DuplicateTitle(columns[taken]) from violation
     named = f"A movie with this {taken} already exists: {columns[taken]}"
@@ -146,8 +156,10 @@ def _columns_of(**fields: Unpack[MovieChanges]) -> dict[str, Any]:
     if "title" in columns:
         columns["title"] = normalize_title(columns["title"])
         columns["search_title"] = search_key(columns["title"])
-    if not YEAR_MIN <= columns.get("year", YEAR_MIN) <= YEAR_MAX:
-        raise ValueError(f"year must be from {YEAR_MIN} to {YEAR_MAX}")
+    if "year" in columns:
+        require_bounds("year", columns["year"], YEAR_MIN, YEAR_MAX)
+    if columns.get("tmdb_id") is not None:
+        require_bounds("tmdb_id", columns["tmdb_id"], 1, INTEGER_MAX)
     if "genres" in columns:
         columns |= genre_columns(normalize_genres(columns.pop("genres")))
     if columns.get("imdb_id") is not None:

@@ -8,9 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.errors import MoviesNotFound
+from app.models import SCORE_MAX, SCORE_MIN, USER_ID_MAX
 from app.read_models import NewRating
 from app.statements import ADJUST_AGGREGATES, ITS_RATING_BY_USER, require_id_in_range
 from app.tables import MOVIE, RATING
+from app.text import require_bounds
 
 # The pairs are one parameter to join with: with a list after IN, SQLite would scan the whole table.
 _pairs = sa.func.json_each(sa.bindparam("pairs")).table_valued("value")
@@ -60,7 +62,12 @@ def store_ratings(connection: sa.Connection, ratings: Sequence[NewRating]) -> No
     Raises:
         MoviesNotFound: some of the movies do not exist.
         IdsExhausted: no id is left.
+        ValueError: a score or user id is out of its bounds.
     """
+    for rating in ratings:
+        require_bounds("score", rating.score, SCORE_MIN, SCORE_MAX)
+        if rating.user_id is not None:
+            require_bounds("user_id", rating.user_id, 1, USER_ID_MAX)
     _lock_movies(connection, ratings)
     # A repeated rating keeps the position of the first and has the score of the last.
     final: dict[tuple[int, int | None, int], NewRating] = {}

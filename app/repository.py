@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Unpack
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from app import statements
@@ -12,7 +13,7 @@ from app.db import after_commit, is_writing, reading, writing
 from app.errors import MovieNotFound, RatingNotFound
 from app.filters import Filters, is_rare_genre, is_scarce, movie_filters, rating_filters
 from app.logs import log_event
-from app.models import SCORE_MAX, SCORE_MIN
+from app.models import INTEGER_MAX, SCORE_MAX, SCORE_MIN
 from app.movie_rows import Precondition, change_movie, create_movie, insert_if_missing, lock_movie
 from app.observer import Observer
 from app.rating_batch import store_ratings
@@ -62,6 +63,8 @@ class MovieRepository:
 
     def get(self, movie_id: int) -> MovieRead | None:
         """Return a movie, None if no movie has this id."""
+        if movie_id > INTEGER_MAX:
+            return None
         with reading(self.session) as connection:
             row = connection.execute(statements.MOVIE_BY_ID, {"this_movie": movie_id}).one_or_none()
         return None if row is None else MovieRead(*row)
@@ -284,11 +287,12 @@ class MovieRepository:
 
         Raises:
             MovieNotFound: no movie has this id.
-            ValueError: the score is out of its bounds.
+            ValueError: the score or user id is out of its bounds.
         """
+        rating = NewRating(movie_id, score, user_id)
         with writing(self.session) as connection:
-            self.require(movie_id)
-            self.add_ratings([NewRating(movie_id, score, user_id)])
+            lock_movie(connection, movie_id)
+            self._store([rating], connection)
             key = {"this_movie": movie_id, "by_user": user_id}
             stored = statements.LATEST_ANONYMOUS if user_id is None else statements.RATING_BY_USER
             return RatingRead(*connection.execute(stored, key).one())
@@ -300,13 +304,10 @@ class MovieRepository:
 
         Raises:
             MoviesNotFound: some are of movies that do not exist.
-            ValueError: a score is out of its bounds.
+            ValueError: a score or user id is out of its bounds.
         """
-        if not all(SCORE_MIN <= rating.score <= SCORE_MAX for rating in ratings):
-            raise ValueError(f"score must be from {SCORE_MIN} to {SCORE_MAX}")
         with writing(self.session) as connection:
-            store_ratings(connection, ratings)
-            after_commit(self.session, partial(self._report, ratings))
+            self._store(ratings, connection)
 
     def remove_rating(self, movie_id: int, user_id: int) -> None:
         """Delete a user's rating of a movie.
@@ -324,6 +325,10 @@ class MovieRepository:
             change = {"this_movie": movie_id, "count_change": -1, "sum_change": -old}
             connection.execute(statements.ADJUST_AGGREGATES, change)
             self._log("rating.removed", movie_id=movie_id, user_id=user_id)
+
+    def _store(self, ratings: Sequence[NewRating], connection: Connection) -> None:
+        store_ratings(connection, ratings)
+        after_commit(self.session, partial(self._report, ratings))
 
     def _log(self, event: str, **fields: int) -> None:
         after_commit(self.session, partial(log_event, event, logging.INFO, **fields))

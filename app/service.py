@@ -13,6 +13,8 @@ from app.limits import Limits
 from app.read_models import NewRating
 from app.repository import MovieRepository
 
+# The key of a request's scope that lists its sessions of the service's database.
+SESSIONS = "movie_service.sessions"
 # Stores a rating with the repository of its request.
 RatingWriter = Callable[[MovieRepository, NewRating], Awaitable[None]]
 

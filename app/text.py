@@ -161,5 +161,11 @@ def normalize_imdb_id(imdb_id: str) -> str:
     return f"tt{match[1]:0>7}"
 
 
+def require_bounds(field: str, value: object, smallest: int, largest: int) -> None:
+    """Raise a ValueError unless a value is an integer from ``smallest`` to ``largest``."""
+    if not isinstance(value, int) or not smallest <= value <= largest:
+        raise ValueError(f"{field} must be an integer from {smallest} to {largest}")
+
+
 def _is_visible(character: str) -> bool:
     return category(character) not in {"Zs", "Mn", "Me"} and character != _EMPTY_BRAILLE_PATTERN

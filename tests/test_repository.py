@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count, product
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, event, func, select, text
@@ -491,7 +491,8 @@ def test_value_out_of_its_bounds_is_a_value_error_that_names_them_and_stores_not
 ) -> None:
     store(any_engine, HEAT)
     before = everything(any_engine)
-    year, score = "year must be from 1900 to 2100", "score must be from 1 to 5"
+    year, score = "year must be an integer from 1900", "score must be an integer from 1 to 5"
+    user, tmdb = "user_id must be an integer from 1", "tmdb_id must be an integer from 1"
     title, genre = "must be at most 300 characters", "must be at most 100 characters"
     missing = [NewMovie("Alien", 1979), NewMovie("Too early", 1899)]
     ratings = [NewRating(1, 5, 7), NewRating(1, 6, 8)]
@@ -506,6 +507,13 @@ def test_value_out_of_its_bounds_is_a_value_error_that_names_them_and_stores_not
         (lambda repository: repository.add_rating(1, score=9), score),
         (lambda repository: repository.add_rating(1, score=0, user_id=7), score),
         (lambda repository: repository.add_ratings(ratings), score),
+        (lambda repository: repository.add_rating(1, 5, 0), user),
+        (lambda repository: repository.add_rating(1, 5, 2**53), user),
+        (lambda repository: repository.update(1, tmdb_id=0), tmdb),
+        (lambda repository: repository.update(1, tmdb_id=2**31), tmdb),
+        # A value of another type, as a notebook may pass it.
+        (lambda repository: repository.update(1, year=cast("int", 2000.5)), year),
+        (lambda repository: repository.add_rating(1, cast("int", "5")), score),
     ]
 
     with Session(any_engine) as session:

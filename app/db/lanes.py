@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -53,6 +53,7 @@ class Lane:
         self._on_waiting = on_waiting
         self._free = anyio.Semaphore(threads, fast_acquire=True)
         self._executor: ThreadPoolExecutor | None = None
+        self._running: set[asyncio.Future[Any]] = set()
 
     async def run(self, function: Callable[[], T], requests: int = 1) -> T:
         """Return the result of a blocking call, which runs in a thread as soon as one is free.
@@ -67,6 +68,7 @@ class Lane:
             DatabaseBusy: no thread became free in time, or too many calls wait for one.
             ClientDisconnected: the client disconnected while the call waited.
         """
+        self._forget_ended_loops()
         try:
             self._free.acquire_nowait()
         except anyio.WouldBlock:
@@ -79,6 +81,7 @@ class Lane:
             self._executor = ThreadPoolExecutor(self._threads, self._name)
         run = copy_context().run
         call = asyncio.get_running_loop().run_in_executor(self._executor, run, function)
+        self._running.add(call)
         call.add_done_callback(self._release)
         return await asyncio.shield(call)
 
@@ -109,7 +112,14 @@ class Lane:
             self._executor.shutdown()
             self._executor = None
 
+    def _forget_ended_loops(self) -> None:
+        """Release the threads of calls whose event loop has ended: it calls no callback."""
+        for call in [call for call in self._running if call.get_loop().is_closed()]:
+            self._running.remove(call)
+            self._free.release()
+
     def _release(self, call: asyncio.Future[T]) -> None:
+        self._running.discard(call)
         self._free.release()
         if not call.cancelled():
             call.exception()  # marks it as seen, in case the caller was cancelled

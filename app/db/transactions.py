@@ -14,11 +14,12 @@ sessions, such as one in a notebook, are the concern of callers_session.py.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session as AnySession
 from sqlmodel import Session
 
@@ -284,9 +285,13 @@ def _service_session(session: AnySession) -> ServiceSession | None:
 @contextmanager
 def _savepoint(block: OpenBlock) -> Iterator[Connection]:
     done_before = len(block.actions)
+    savepoint = block.connection.begin_nested()
     try:
-        with block.connection.begin_nested():
-            yield block.connection
+        yield block.connection
+        savepoint.commit()
     except BaseException:
         del block.actions[done_before:]
+        # A full disk ends the whole transaction, so the savepoint is gone.
+        with suppress(DBAPIError):
+            savepoint.rollback()
         raise

@@ -19,7 +19,7 @@ from app.http.connection_limits import warn_if_unlimited
 from app.http.cors import CorsMiddleware
 from app.http.errors import BodyTimeout, BodyTooLarge, InvalidHost, error_response
 from app.logs import TRACE_HEADER, log_event, trace_id
-from app.service import Service
+from app.service import SESSIONS, Service
 
 API_KEY_HEADER = "X-API-Key"
 # The scope's key that marks a GET as standing for a HEAD: a long body need not be made.
@@ -100,6 +100,7 @@ class HttpLayer:
         finally:
             if is_head:
                 scope["method"] = "HEAD"
+            await self._close_sessions(scope)
             self._report(scope, status, perf_counter() - started)
 
     def _prepare(self, scope: Scope) -> None:
@@ -107,6 +108,13 @@ class HttpLayer:
             self._is_first_request = False
             warn_if_unlimited(scope)
         normalize(scope)
+        scope[SESSIONS] = []
+
+    async def _close_sessions(self, scope: Scope) -> None:
+        """Close the sessions in which a route has left a transaction open."""
+        for session in scope[SESSIONS]:
+            if session.in_transaction():
+                await self._service.database.read_in_thread(session.close)
 
     def _problem(self, scope: Scope) -> Exception | None:
         """Return why a request is refused, None if it is not."""

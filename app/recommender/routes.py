@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 
-from app.dependencies import DatabaseDep, SessionDep
+from app.dependencies import DatabaseDep, SessionDep, mark_cacheable
 from app.errors import MovieNotFound
 from app.http import read_errors
 from app.read_models import MovieRead
@@ -21,8 +21,9 @@ router = APIRouter(tags=[TAG["name"]], route_class=ServiceRoute)
 Limit = Annotated[UrlLimit, Query()]
 
 
-async def get_recommendations(session: SessionDep) -> RecommendationRepository:
+async def get_recommendations(request: Request, session: SessionDep) -> RecommendationRepository:
     """Return the repository of recommendations for this request."""
+    mark_cacheable(request, session)
     return RecommendationRepository(session)
 
 

@@ -32,7 +32,7 @@ from tests.server import DEADLINE_SECONDS, serving
 
 # Except those that read nothing, or always read in a worker thread.
 READS = [
-    *(op.url for op in READING if not re.search(r"/health|/recommendations|\.csv", op.path)),
+    *(op.url for op in READING if not re.search(r"/health|/ready|/recommendations|\.csv", op.path)),
     "/movies?q=a&sort=-average_rating&limit=3&offset=1",
     "/movies?genre=Sci-Fi&year_min=1970",
     "/movies/top?genre=Drama&limit=100&ranking=weighted",
@@ -135,7 +135,7 @@ def application_without_wal(path: Path, busy_timeout: float) -> FastAPI:
 def test_interrupted_read_returns_the_same_as_an_undisturbed_one(
     sqlite_url: str,
 ) -> None:
-    undisturbed = application(sqlite_url)
+    undisturbed = application(sqlite_url, Limits(read_deadline=60))
     store(engine_of(undisturbed), *SAMPLES)
     threads = Threads(undisturbed)
     with TestClient(undisturbed) as client:

@@ -21,12 +21,13 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from app.backup.copy import backup
 from app.backup.restore import restore
 from app.config import PROJECT_ROOT, Settings
-from app.db import create_db_engine
+from app.db import create_db_engine, writing
 from app.dependencies import service_of
 from app.errors import SetupError
 from app.main import create_app
@@ -364,6 +365,30 @@ def test_full_disk_is_507_and_leaves_the_database_sound(
     assert stored == (len(movies), len(ratings) - 1)  # one movie was there before
     assert statuses == [201, 204]
     assert problems == []
+
+
+def test_full_disk_inside_a_nested_write_is_reported_as_such(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    app = create_app(Settings(database_url=sqlite_url, auto_setup=False))
+    disk = PageLimit(tmp_path)
+    disk.attach(service_of(app).database.engine)
+    with TestClient(app):
+        session = service_of(app).database.session()
+        repository = MovieRepository(session)
+        disk.fill()
+        with pytest.raises(OperationalError, match="disk is full"):
+            create_together(session, repository)
+        disk.make_room()
+
+        assert repository.list() == []
+
+
+def create_together(session: Session, repository: MovieRepository) -> None:
+    """Store many movies in one transaction."""
+    with writing(session):
+        for number in range(10_000):
+            repository.create(title=f"{number:0300}", year=2000)
 
 
 @pytest.mark.slow

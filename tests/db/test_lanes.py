@@ -286,3 +286,24 @@ def test_lane_gives_way_to_another_that_is_busy() -> None:
         assert order == ["write", "stream"]
 
     run(test())
+
+
+def test_call_that_outlives_its_event_loop_gives_its_thread_back() -> None:
+    lane, call = Lane("test", 1, timeout=1), Call()
+
+    async def cancel() -> None:
+        task = asyncio.create_task(lane.run(call))
+        await call.wait_until_begun()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def use() -> None:
+        assert await lane.run(lambda: 1) == 1
+
+    try:
+        run(cancel())
+        call.may_end.set()
+        run(use())
+    finally:
+        lane.close()

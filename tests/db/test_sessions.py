@@ -5,7 +5,8 @@ from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 from sqlmodel import Session
 
-from app.dependencies import get_session
+from app.dependencies import SessionDep, get_session
+from app.models import Movie
 from tests.operations import SHARING_A_DATABASE, Operation, store_what_examples_name
 
 
@@ -90,3 +91,24 @@ def test_request_to_a_broken_database_leaves_no_transaction_open(
     assert min(statuses) >= 500
     assert len(sessions) == 5
     assert not holds_a_transaction(app)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_route_that_leaves_a_transaction_open_keeps_no_connection(
+    app: FastAPI, *, fails: bool
+) -> None:
+    kept = []
+
+    def titles(session: SessionDep) -> int:
+        kept.append(session)  # so that garbage collection does not close it
+        session.add(Movie(title="Unfinished", year=2000))
+        session.flush()
+        return 1 // (not fails)
+
+    app.add_api_route("/titles", titles)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.get("/titles").status_code == (500 if fails else 200)
+        assert not kept[0].in_transaction()
+        assert not holds_a_transaction(app)
+        assert client.get("/movies").json() == []
+        assert client.post("/movies", json={"title": "Heat", "year": 1995}).status_code == 201

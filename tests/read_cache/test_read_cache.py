@@ -26,6 +26,7 @@ from app.limits import Limits
 from app.main import app as app_of_main
 from app.main import create_app
 from app.read_cache.middleware import ENTRY_OVERHEAD, ReadCacheMiddleware
+from app.read_models import GenreRead
 from app.repository import MovieRepository
 from app.service import Service
 from tests.databases import needs_postgresql
@@ -472,6 +473,28 @@ def test_overridden_repository_gets_and_leaves_no_response_of_the_service(
 
     assert overridden == [[] if override is EmptyRepository else real[::-1]] * 2
     assert best() == real
+
+
+@pytest.mark.usefixtures("_catalogue")
+def test_response_of_an_overridden_repository_is_not_cached(
+    app: FastAPI, client: TestClient
+) -> None:
+    scale = [1, 2]
+
+    async def scaled(session: SessionDep) -> MovieRepository:
+        class Scaled(MovieRepository):
+            def genres(self) -> list[GenreRead]:
+                return [GenreRead(row.genre, scale[0]) for row in super().genres()]
+
+        return Scaled(session)
+
+    app.dependency_overrides[get_repository] = scaled
+    counts = []
+    while scale:
+        counts.append({genre["movie_count"] for genre in client.get("/genres").json()})
+        del scale[0]
+
+    assert counts == [{1}, {2}]
 
 
 @pytest.mark.usefixtures("_catalogue")
