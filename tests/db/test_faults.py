@@ -376,19 +376,20 @@ def test_full_disk_inside_a_nested_write_is_reported_as_such(
     with TestClient(app):
         session = service_of(app).database.session()
         repository = MovieRepository(session)
+        repository.create(title="Heat", year=1995)
         disk.fill()
         with pytest.raises(OperationalError, match="disk is full"):
-            create_together(session, repository)
+            rate_together(session, repository)
         disk.make_room()
 
-        assert repository.list() == []
+        assert repository.list_ratings() == []
 
 
-def create_together(session: Session, repository: MovieRepository) -> None:
-    """Store many movies in one transaction."""
+def rate_together(session: Session, repository: MovieRepository) -> None:
+    """Store more ratings in one transaction than the pages of a small database hold."""
     with writing(session):
-        for number in range(10_000):
-            repository.create(title=f"{number:0300}", year=2000)
+        for _ in range(10_000):
+            repository.add_rating(1, score=5)
 
 
 @pytest.mark.slow
