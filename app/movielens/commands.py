@@ -1,5 +1,6 @@
 """Commands that import and export a catalogue as MovieLens' files."""
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +67,23 @@ def import_movielens(
             typer.echo(f"{count} movie(s) {remark}")
 
 
-def export(folder: Path) -> None:
+class Program(StrEnum):
+    """A program for which the CSV files are written."""
+
+    SPREADSHEET = "spreadsheet"
+
+
+def export(
+    folder: Path,
+    program: Annotated[
+        Program | None,
+        typer.Option(
+            "--for",
+            help="spreadsheet: write a byte order mark, and an apostrophe before text that Excel "
+            "or LibreOffice would run as a formula. The import removes both.",
+        ),
+    ] = None,
+) -> None:
     """Write the catalogue to FOLDER as MovieLens CSV files."""
     with open_session() as session, reading(session) as connection:
         repository = CatalogueRepository(session)
@@ -76,6 +93,7 @@ def export(folder: Path) -> None:
                 repository.every_movie,
                 repository.every_rating(),
                 repository.every_anonymous_rating(),
+                for_spreadsheet=program is not None,
             )
         except (AttributeError, TypeError, ValueError) as error:
             for problem in value_problems(connection):

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.db import unfinished_folder
 from app.errors import UnusableFile
 from app.models import SCORE_MAX, SCORE_MIN, YEAR_MAX, YEAR_MIN
+from app.movielens.spreadsheet import MARK, is_marked, protected, unprotected
 from app.schemas import Genre, Title, UrlId, UrlInt, UrlUserId
 from app.text import (
     DEFAULT_GENRE,
@@ -254,6 +255,8 @@ def write_folder(
     movies: Callable[[], Iterable[MovieRow]],
     ratings: Iterable[RatingRow],
     anonymous_ratings: Iterable[RatingRow],
+    *,
+    for_spreadsheet: bool = False,
 ) -> tuple[int, int]:
     """Write the catalogue's files, all or none, and return the numbers of movies and ratings.
 
@@ -265,6 +268,8 @@ def write_folder(
             depends on whether every title ends in its year.
         ratings: the users' ratings of these movies.
         anonymous_ratings: the other ratings of these movies.
+        for_spreadsheet: write a byte order mark, and no cell that a spreadsheet would run as a
+            formula.
 
     Raises:
         UnusableFile: one of the files exists already or cannot be written.
@@ -276,7 +281,9 @@ def write_folder(
         folder.mkdir(parents=True, exist_ok=True)
         # In the target folder, because a rename works only within one file system.
         with unfinished_folder(folder, "unfinished-") as unfinished:
-            rows = _write_files(unfinished, movies, ratings, anonymous_ratings)
+            rows = _write_files(
+                unfinished, movies, ratings, anonymous_ratings, for_spreadsheet=for_spreadsheet
+            )
             for name in FILES:
                 if rows[name] or name not in OPTIONAL_FILES:
                     (unfinished / name).rename(folder / name)
@@ -290,6 +297,8 @@ def _write_files(
     movies: Callable[[], Iterable[MovieRow]],
     ratings: Iterable[RatingRow],
     anonymous_ratings: Iterable[RatingRow],
+    *,
+    for_spreadsheet: bool,
 ) -> Counter[str]:
     """Write all files, and return the number of rows by file."""
     rows: Counter[str] = Counter()
@@ -309,25 +318,34 @@ def _write_files(
     with opened:
         with_year = any(year_of(movie.title) != movie.year for movie in read(movies()))
         encoded = (
-            encode_movies(counted(MOVIES_FILE, read(movies())), with_year=with_year),
+            encode_movies(
+                counted(MOVIES_FILE, read(movies())),
+                with_year=with_year,
+                for_spreadsheet=for_spreadsheet,
+            ),
             encode_links(counted(LINKS_FILE, filter(_has_external_id, read(movies())))),
             encode_ratings(counted(RATINGS_FILE, read(ratings))),
             encode_anonymous_ratings(counted(ANONYMOUS_RATINGS_FILE, read(anonymous_ratings))),
         )
         for name, text in zip(FILES, encoded, strict=True):
-            _write(folder / name, text)
+            _write(folder / name, chain([MARK] if for_spreadsheet else [], text))
     return rows
 
 
-def encode_movies(movies: Iterable[MovieRow], *, with_year: bool) -> Iterator[str]:
+def encode_movies(
+    movies: Iterable[MovieRow], *, with_year: bool, for_spreadsheet: bool = False
+) -> Iterator[str]:
     """Yield the text of movies.csv in pieces.
 
     Args:
         movies: consumed as the text is read.
         with_year: add the year column, for titles that do not end in their year.
+        for_spreadsheet: protect cells that a spreadsheet would run as a formula. The other files
+            need no protection: all their cells are numbers.
     """
     header = (*MOVIES_HEADER, YEAR_COLUMN) if with_year else MOVIES_HEADER
-    return _encode(header, (_movie_cells(movie)[: len(header)] for movie in movies))
+    written = protected if for_spreadsheet else str
+    return _encode(header, (_movie_cells(movie, written)[: len(header)] for movie in movies))
 
 
 def encode_links(movies: Iterable[MovieRow]) -> Iterator[str]:
@@ -378,6 +396,8 @@ class _CsvFile:
         self._line, self._row_size = 1, 0
         with self._open() as file:
             self.bytes = os.fstat(file.fileno()).st_size
+            self._is_marked = is_marked(file.buffer.read(3))
+            file.seek(0)
             header = next(csv.reader(self._lines(file)), [])
         # Ignore case: if a column "Year" were not recognized, every movie would be skipped.
         names = [name.strip().lower() for name in header]
@@ -406,7 +426,7 @@ class _CsvFile:
             self._line, self._row_size = reader.line_num + 1, 0
             for row in reader:
                 if len(row) == self._width:
-                    yield self._known_cells(row)
+                    yield self._known_cells([*map(unprotected, row)] if self._is_marked else row)
                 elif "".join(row).strip():  # skip blank lines
                     raise self.row_error(f"expected {self._width} columns, found {len(row)}")
                 self._line, self._row_size = reader.line_num + 1, 0
@@ -547,9 +567,9 @@ def _encode(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator
         yield text.getvalue()
 
 
-def _movie_cells(movie: MovieRow) -> Sequence[object]:
+def _movie_cells(movie: MovieRow, written: Callable[[str], str]) -> Sequence[object]:
     genres = NO_GENRES if movie.genres == DEFAULT_GENRE else movie.genres
-    return movie.id, movie.title, genres, movie.year
+    return movie.id, written(movie.title), written(genres), movie.year
 
 
 def _has_external_id(movie: MovieRow) -> bool:

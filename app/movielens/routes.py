@@ -1,8 +1,9 @@
 """Downloads of the catalogue as CSV files, for pandas and recommenders."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from app.dependencies import DatabaseDep, SessionDep
 from app.filters import movie_filters, rating_filters
@@ -12,6 +13,20 @@ from app.movielens.repository import CatalogueRepository
 from app.movielens.streams import CsvStream, movies_csv, ratings_csv
 from app.routes.route_class import PlainRoute
 from app.schemas import MovieFilters, RatingFilters
+
+
+class MoviesQuery(MovieFilters):
+    """The movies to download, and the form of the file."""
+
+    for_: Literal["spreadsheet"] | None = Field(
+        default=None,
+        alias="for",
+        examples=["spreadsheet"],
+        json_schema_extra={"maxLength": len("spreadsheet")},
+        description="`spreadsheet` begins the file with a byte order mark, and puts an apostrophe "
+        "before text that Excel or LibreOffice would run as a formula.",
+    )
+
 
 # No ETag: it would be known only at the end of the stream.
 router = APIRouter(route_class=PlainRoute)
@@ -45,14 +60,15 @@ def csv_responses(name: str, header: str) -> dict[int | str, dict[str, Any]]:
     responses=csv_responses(MOVIES_FILE, "movieId,title,genres\r\n1,Heat (1995),Crime\r\n"),
 )
 async def download_movies(
-    query: Annotated[MovieFilters, Query()], session: SessionDep, db: DatabaseDep, request: Request
+    query: Annotated[MoviesQuery, Query()], session: SessionDep, db: DatabaseDep, request: Request
 ) -> Response:
     """All matching movies by id, as MovieLens' movies.csv.
 
     If a title does not end in its year, there is a fourth column, `year`. If the connection breaks
     before the end, the file is incomplete.
     """
-    movies = movies_csv(CatalogueRepository(session), movie_filters(**query.model_dump()))
+    filters = movie_filters(**query.model_dump(exclude={"for_"}))
+    movies = movies_csv(CatalogueRepository(session), filters, for_spreadsheet=bool(query.for_))
     return await CsvStream.begin(request, db, MOVIES_FILE, movies)
 
 

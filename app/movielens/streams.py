@@ -16,6 +16,7 @@ from app.filters import Filters
 from app.http import GZIP_LEVEL, IS_HEAD, prefers_gzip
 from app.movielens.files import MovieRow, encode_movies, encode_ratings, year_of
 from app.movielens.repository import CatalogueRepository
+from app.movielens.spreadsheet import MARK
 
 # The value of wbits for gzip's format.
 GZIP_FORMAT = 16 + zlib.MAX_WBITS
@@ -55,8 +56,16 @@ class CsvStream(StreamingResponse):
         return cls(() if request.scope.get(IS_HEAD) else sent, headers=headers)
 
 
-def movies_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str]:
+def movies_csv(
+    catalogue: CatalogueRepository, filters: Filters, *, for_spreadsheet: bool = False
+) -> Iterator[str]:
     """Yield the text of movies.csv in pieces.
+
+    Args:
+        catalogue: the stored movies.
+        filters: the result of ``movie_filters()``.
+        for_spreadsheet: begin with a byte order mark, and protect cells that a spreadsheet would
+            run as a formula.
 
     Raises:
         RuntimeError: a title that needs the column ``year`` was added after the header was sent.
@@ -69,7 +78,10 @@ def movies_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str
                 raise RuntimeError(f"movie {movie.id} needs a column that the header lacks")
             yield movie
 
-    yield from encode_movies(movies(), with_year=with_year)
+    text = encode_movies(movies(), with_year=with_year, for_spreadsheet=for_spreadsheet)
+    if for_spreadsheet:
+        yield MARK + next(text)
+    yield from text
 
 
 def ratings_csv(catalogue: CatalogueRepository, filters: Filters) -> Iterator[str]:
