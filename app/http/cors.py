@@ -8,6 +8,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from app.http.errors import ErrorResponse, json_response
+from app.http.unknown_paths import METHODS
 from app.logs import TRACE_HEADER, log_event
 
 
@@ -27,7 +29,7 @@ class CorsMiddleware(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_origin_regex="|".join(any_port) or None,
-            allow_methods=["*"],
+            allow_methods=METHODS,
             allow_headers=["*"],
             expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
         )
@@ -35,11 +37,13 @@ class CorsMiddleware(CORSMiddleware):
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a preflight."""
         response = super().preflight_response(request_headers)
-        if response.status_code != 200:  # noqa: PLR2004 - OK
-            log_event(
-                "cors.rejected",
-                logging.WARNING,
-                origin=request_headers["origin"],
-                reason=bytes(response.body).decode(),
-            )
-        return response
+        if response.status_code == 200:  # noqa: PLR2004 - OK
+            return response
+        reason, origin = bytes(response.body).decode(), request_headers["origin"]
+        log_event("cors.rejected", logging.WARNING, origin=origin, reason=reason)
+        headers = {
+            name: value
+            for name, value in response.headers.items()
+            if not name.startswith("content-")
+        }
+        return json_response(ErrorResponse(400, None, headers), reason)
