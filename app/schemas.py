@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SkipValidation,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -20,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from app import text
-from app.read_models import Count, Id, Ranking, Score, Sort, UserId, Year
+from app.read_models import Average, Count, Id, Ranking, Score, Sort, UserId, Year
 
 MAX_DIGITS = 20
 
@@ -34,6 +35,8 @@ def _text(normalize: Callable[[str], str]) -> WrapValidator:
     def validate(value: object, check: ValidatorFunctionWrapHandler) -> object:
         if not isinstance(value, str):
             return check(value)
+        # Count characters that normalization removes, as the OpenAPI document says.
+        check(value.strip())
         try:
             normalized = normalize(value)
         except text.TooLong as error:
@@ -55,11 +58,15 @@ def _read_digits(value: object) -> object:
     return -number if value.startswith("-") else number
 
 
+def _like(pattern: str, max_length: int) -> Any:  # noqa: ANN401 - as Field()
+    return Field(max_length=max_length, json_schema_extra={"pattern": pattern})
+
+
 Title = Annotated[
-    str, Field(min_length=1, max_length=text.TITLE_MAX_LENGTH), _text(text.normalize_title)
+    str, _like(text.TITLE_PATTERN, text.TITLE_MAX_LENGTH), _text(text.normalize_title)
 ]
 Genre = Annotated[
-    str, Field(min_length=1, max_length=text.GENRE_MAX_LENGTH), _text(text.normalize_genre)
+    str, _like(text.GENRE_PATTERN, text.GENRE_MAX_LENGTH), _text(text.normalize_genre)
 ]
 FirstGenre = Annotated[Genre | MISSING, Field(description="The first of the genres.")]
 _Genres = Annotated[
@@ -70,14 +77,17 @@ _Genres = Annotated[
 Genres = Annotated[_Genres | MISSING, Field(description="All genres; `genre` may be omitted.")]
 ImdbId = Annotated[
     str,
-    Field(
-        min_length=text.IMDB_ID_MIN_LENGTH,
-        max_length=text.IMDB_ID_MAX_LENGTH,
-        examples=["tt0133093"],
-    ),
+    _like(text.IMDB_ID_PATTERN, text.SLACK * text.IMDB_ID_MAX_LENGTH),
+    Field(examples=["tt0133093"]),
     _text(text.normalize_imdb_id),
 ]
-SearchText = Annotated[str, Field(max_length=text.TITLE_MAX_LENGTH), _text(text.normalize_text)]
+SearchText = Annotated[
+    str, _like(text.TEXT_PATTERN, text.TITLE_MAX_LENGTH), _text(text.normalize_text)
+]
+# Accepted and ignored, so a client can send back what it read.
+_read_only = Field(
+    exclude=True, description="Ignored in a request.", json_schema_extra={"readOnly": True}
+)
 # Numbers in a path or a query arrive as text.
 _digits = BeforeValidator(_read_digits)
 UrlInt = Annotated[int, _digits]
@@ -93,13 +103,23 @@ def _with_examples(*examples: dict[str, Any]) -> ConfigDict:
 
 
 class Payload(BaseModel):
-    """A JSON body, whose numbers must be numbers: "2000", 2000.0 and true are refused."""
+    """A JSON body, whose numbers must be numbers: "2000" and true are refused."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: object) -> object:
+        """Accept 5.0 for 5: to JSON they are the same number, and many programs write the first."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _MoviePayload(Payload):
-    """The checks shared by a new movie and a change."""
+    """The fields and checks shared by a new movie and a change."""
+
+    id: Annotated[SkipValidation[Id | MISSING], _read_only] = MISSING
+    average_rating: Annotated[SkipValidation[Average | MISSING | None], _read_only] = MISSING
+    rating_count: Annotated[SkipValidation[Count | MISSING], _read_only] = MISSING
 
     @field_validator("genres", check_fields=False)
     @classmethod
@@ -110,7 +130,7 @@ class _MoviePayload(Payload):
 
 
 class MovieCreate(_MoviePayload):
-    """A complete movie. Unknown fields are ignored; without a genre it is Unknown."""
+    """A complete movie. Without a genre it is Unknown."""
 
     title: Title
     year: Year
@@ -151,6 +171,7 @@ class MovieUpdate(_MoviePayload):
 class RatingCreate(Payload):
     """A user's score for a movie."""
 
+    id: Annotated[SkipValidation[Id | MISSING], _read_only] = MISSING
     movie_id: Id
     user_id: UserId | None = Field(
         default=None, description="Omitted or null: anonymous, and each such rating counts."

@@ -7,7 +7,8 @@ may call these functions, and the work is done once.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from unicodedata import category, normalize
+from itertools import islice
+from unicodedata import normalize
 
 DEFAULT_GENRE = "Unknown"
 TITLE_MAX_LENGTH = 300
@@ -24,12 +25,24 @@ SLACK = 4
 # Characters that no font shows: control characters except white space, Unicode's
 # Default_Ignorable_Code_Point, and interlinear annotations.
 # Source: DerivedCoreProperties.txt of Unicode 15.
-_INVISIBLE = re.compile(
-    "[\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+_INVISIBLE = (
+    r"\x01-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    # The OpenAPI document quotes them: no escape means the same to Python and JavaScript.
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_EMPTY_BRAILLE_PATTERN = "\u2800"
+# NUL, white space, the blocks of combining marks, and Braille's empty pattern.
+_BLANK = (
+    r"\x00\x09-\x0d\x1c-\x20\x85\xa0\u0300-\u034e\u0350-\u036f\u1680\u1ab0-\u1aff\u1dc0-\u1dff"
+    r"\u2000-\u200a\u2028\u2029\u202f\u205f\u20d0-\u20ff\u2800\u3000\ufe20-\ufe2f"
+)
+_is_invisible = re.compile(f"[{_INVISIBLE}]")
+_is_visible = re.compile(f"[^{_BLANK}{_INVISIBLE}]")
+# Patterns of text that can be normalized, for the OpenAPI document.
+TEXT_PATTERN = r"^[^\x00]*$"
+TITLE_PATTERN = rf"^[^\x00]*[^{_BLANK}{_INVISIBLE}][^\x00]*$"
+GENRE_PATTERN = rf"^[^\x00|]*[^|{_BLANK}{_INVISIBLE}][^\x00|]*$"
+IMDB_ID_PATTERN = "^tt0*[1-9][0-9]{0,9}$"
 
 
 class Text(str):
@@ -82,7 +95,7 @@ def normalize_text(text: str, max_length: int = TITLE_MAX_LENGTH) -> Text:
         except UnicodeEncodeError:
             raise ValueError("must not contain half of a surrogate pair") from None
     if not (text.isascii() and text.isprintable()):
-        text = normalize("NFC", _INVISIBLE.sub("", text))
+        text = normalize("NFC", _is_invisible.sub("", text))
     text = " ".join(text.split())
     if len(text) > max_length:
         raise TooLong(max_length)
@@ -99,7 +112,7 @@ def normalize_title(title: str, max_length: int = TITLE_MAX_LENGTH) -> Title:
     if isinstance(title, Title) and len(title) <= max_length:
         return title
     text = normalize_text(title, max_length)
-    if not any(map(_is_visible, text)):
+    if not _is_visible.search(text):
         raise ValueError("must contain a visible character")
     return Title(text)
 
@@ -137,7 +150,10 @@ def normalize_genres(genres: Iterable[str]) -> list[Genre]:
     Raises:
         ValueError: there is none, there are more than GENRES_MAX, or one cannot be normalized.
     """
-    unique = [*dict.fromkeys(map(normalize_genre, genres))]
+    given = [*islice(genres, SLACK * GENRES_MAX + 1)]
+    unique = (
+        [] if len(given) > SLACK * GENRES_MAX else [*dict.fromkeys(map(normalize_genre, given))]
+    )
     if not 1 <= len(unique) <= GENRES_MAX:
         raise ValueError(f"must be 1 to {GENRES_MAX} genres")
     return unique
@@ -153,8 +169,11 @@ def normalize_imdb_id(imdb_id: str) -> str:
     """Return an IMDb id as IMDb writes it: ``tt114709`` becomes ``tt0114709``.
 
     Raises:
+        TooLong: it has more than SLACK * IMDB_ID_MAX_LENGTH characters.
         ValueError: it is not "tt" and a number from 1 to 9999999999.
     """
+    if len(imdb_id) > SLACK * IMDB_ID_MAX_LENGTH:
+        raise TooLong(SLACK * IMDB_ID_MAX_LENGTH)
     match = re.fullmatch(r"\s*tt0*([1-9][0-9]{0,9})\s*", imdb_id)
     if match is None:
         raise ValueError("must be an IMDb id, such as tt0114709")
@@ -165,7 +184,3 @@ def require_bounds(field: str, value: object, smallest: int, largest: int) -> No
     """Raise a ValueError unless a value is an integer from ``smallest`` to ``largest``."""
     if not isinstance(value, int) or not smallest <= value <= largest:
         raise ValueError(f"{field} must be an integer from {smallest} to {largest}")
-
-
-def _is_visible(character: str) -> bool:
-    return category(character) not in {"Zs", "Mn", "Me"} and character != _EMPTY_BRAILLE_PATTERN

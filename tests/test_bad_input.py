@@ -84,7 +84,7 @@ def body_of(fields: dict[str, str]) -> str:
 NOT_INTEGERS = (
     *words(
         """-1 -0 0 2147483648 1099511627776 9223372036854775807 9223372036854775808
-        -9223372036854775809 NaN Infinity -Infinity 1e400 2e3 3.0 2000.0 3.5 true false "3" "2000"
+        -9223372036854775809 NaN Infinity -Infinity 1e400 4.0e400 3.5 true false "3" "2000"
         "" "NaN" "\\u0000" "\\ud800" [] [2000] {}"""
     ),
     "1" + 400 * "0",
@@ -155,7 +155,7 @@ def bad_fields() -> Iterator[Case]:
     several: list[tuple[str, str, list[str]]] = [
         ("POST /movies", "{}", ["title", "year"]),
         ("POST /movies", '{"title": "Ronin"}', ["year"]),
-        ("POST /movies", '{"Title": "Ronin", "YEAR": 1998}', ["title", "year"]),
+        ("POST /movies", '{"Title": "Ronin", "YEAR": 1998}', ["title", "year", "Title", "YEAR"]),
         ("POST /movies", '{"title": "", "year": "x", "genre": 1}', ["title", "year", "genre"]),
         ("PUT /movies/1", '{"genre": "Drama"}', ["title", "year"]),
         ("PATCH /movies/1", '{"title": null, "year": null}', ["title", "year"]),

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
@@ -18,6 +19,8 @@ from app.read_models import MovieRead
 MIN_BYTES = 1000
 # Half the time of the higher levels, for bodies that are a quarter larger.
 GZIP_LEVEL = 1
+# Longer header values are not parsed: parsing costs more time and memory than receiving.
+MAX_HEADER_LENGTH = 4000
 # These headers can change while the body stays the same.
 PAGE_HEADERS = ("X-Total-Count", "Link")
 # A client may keep a response, and validates it before each use. The second directive says nothing
@@ -101,14 +104,16 @@ def matches(etag: str, conditions: Iterable[str]) -> bool:
     The compressed and the plain form of a response match each other.
     """
     etag = etag.replace(_GZIP, '"')
-    tags = (tag.strip() for condition in conditions for tag in condition.split(","))
+    short = (value for value in conditions if len(value) <= MAX_HEADER_LENGTH)
+    tags = (tag.strip() for condition in short for tag in condition.split(","))
     found = filter(None, map(_TAG.fullmatch, tags))
     return any(match[0] == "*" or f'"{match[1]}"' == etag for match in found)
 
 
 def prefers_gzip(accept_encoding: Iterable[str]) -> bool:
     """Return whether the values of Accept-Encoding prefer gzip to no compression (RFC 9110)."""
-    return _prefers_gzip(",".join(accept_encoding))
+    value = ",".join(accept_encoding)
+    return len(value) <= MAX_HEADER_LENGTH and _prefers_gzip(value)
 
 
 # Every client repeats the same header, so cache the parse.
@@ -129,10 +134,21 @@ Precondition = Callable[[MovieRead], None]
 
 
 async def if_match(request: Request) -> Precondition | None:
-    """Return a check that fails unless the stored movie has one of these ETags."""
+    """Return a check that fails unless the stored movie has one of these ETags.
+
+    Raises:
+        RequestValidationError: the header is empty or too long.
+    """
     seen = request.headers.getlist("If-Match")
     if not seen:
         return None
+    if not any(seen) or len(max(seen, key=len)) > MAX_HEADER_LENGTH:
+        message = (
+            f"Send the movie's ETag as it was received; at most {MAX_HEADER_LENGTH} characters"
+        )
+        raise RequestValidationError(
+            [{"type": "etag", "loc": ("header", "If-Match"), "msg": message}]
+        )
 
     def require_seen_version(movie: MovieRead) -> None:
         if not matches(etag_of_movie(movie), seen):

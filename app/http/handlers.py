@@ -19,6 +19,8 @@ from app.http.unknown_paths import answer_unknown_path, answer_wrong_method
 from app.logs import TRACE_HEADER, log_event, trace_id
 
 MAX_LOGGED_FIELDS = 200
+# A body or a query can have thousands of unknown names.
+MAX_PROBLEMS = 100
 NOT_SENT_AS_JSON = {
     "type": "content_type",
     "loc": ("header", "content-type"),
@@ -36,7 +38,10 @@ async def answer_service_error(_request: Request, error: errors.MovieServiceErro
 async def answer_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Answer invalid input, and log the names of the invalid fields."""
     # Leave out the input, which FastAPI would add: JSON cannot represent every value.
-    problems = [{key: problem[key] for key in ("type", "loc", "msg")} for problem in error.errors()]
+    problems = [
+        {key: problem[key] for key in ("type", "loc", "msg")}
+        for problem in error.errors()[:MAX_PROBLEMS]
+    ]
     if isinstance(error.body, bytes):
         # FastAPI did not parse the body because its type is not JSON.
         problems = [problem for problem in problems if problem["loc"][0] != "body"]

@@ -158,6 +158,8 @@ def _complete(document: dict[str, Any], *, has_key: bool) -> None:
 def _complete_parameters(operation: dict[str, Any]) -> None:
     parameters = operation.pop("parameters", [])
     for parameter in parameters:
+        if parameter["in"] == "query" and not parameter["required"]:
+            parameter["allowEmptyValue"] = True
         # null stands for an absent parameter; a client cannot send it.
         match parameter["schema"]:
             case {"anyOf": [schema, {"type": "null"}]}:

@@ -9,6 +9,8 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 
+MAX_PARAMETERS = 1000
+
 
 def query_parameters(dependant: Dependant) -> Iterator[str]:
     """Yield the names of a route's query parameters."""
@@ -28,8 +30,12 @@ def checked_query(request: Request, known: frozenset[str]) -> Request:
     A form sends the fields that were left blank.
 
     Raises:
-        RequestValidationError: a parameter is not among the known ones, or is repeated.
+        RequestValidationError: a parameter is unknown or repeated, or there are more than
+            MAX_PARAMETERS.
     """
+    if request.scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        message = f"Send at most {MAX_PARAMETERS} query parameters"
+        raise RequestValidationError([{"type": "too_long", "loc": ("query",), "msg": message}])
     counts = Counter(name for name, _ in request.query_params.multi_items())
     problems = [
         ("extra_forbidden", name, "Unknown query parameter") for name in counts if name not in known

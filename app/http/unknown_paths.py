@@ -5,9 +5,19 @@ from urllib.parse import quote
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.routing import RouteContext, iter_route_contexts
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.dependencies import service_of
 from app.http.errors import ErrorResponse, json_response
+
+
+class _NotTop(StringConvertor):
+    """Matches a part of a path other than "top"."""
+
+    regex = "(?!top$)[^/]+"
+
+
+register_url_convertor("not_top", _NotTop())
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

@@ -24,6 +24,8 @@ DUPLICATES = (DuplicateTitle, DuplicateExternalId)
 
 router = APIRouter(prefix="/movies", tags=["movies"], route_class=ServiceRoute)
 
+# /movies/top is another resource: PUT is not allowed there, and its id is not invalid.
+ONE_MOVIE = "/{movie_id:not_top}"
 MovieId = Annotated[UrlId, Path(description="The movie's id.", examples=[1])]
 UserId = Annotated[UrlUserId, Path(description="The user's id.", examples=[42])]
 
@@ -74,14 +76,14 @@ async def top_movies(
     return await db.read(partial(repository.top, **query.model_dump()))
 
 
-@router.get("/{movie_id}", summary="Get a movie", responses=read_errors(MovieNotFound))
+@router.get(ONE_MOVIE, summary="Get a movie", responses=read_errors(MovieNotFound))
 async def get_movie(movie_id: MovieId, repository: RepositoryDep, db: DatabaseDep) -> MovieRead:
     """The movie with its average and number of ratings."""
     return await db.read(partial(repository.require, movie_id))
 
 
 @router.put(
-    "/{movie_id}",
+    ONE_MOVIE,
     summary="Replace a movie",
     responses=write_errors(*CHANGE_ERRORS, *DUPLICATES, has_body=True),
 )
@@ -98,7 +100,7 @@ async def replace_movie(
 
 
 @router.patch(
-    "/{movie_id}",
+    ONE_MOVIE,
     summary="Change a movie",
     responses=write_errors(*CHANGE_ERRORS, *DUPLICATES, has_body=True),
 )
@@ -115,7 +117,7 @@ async def change_movie(
 
 
 @router.delete(
-    "/{movie_id}", summary="Delete a movie", responses=write_errors(*CHANGE_ERRORS), **NO_CONTENT
+    ONE_MOVIE, summary="Delete a movie", responses=write_errors(*CHANGE_ERRORS), **NO_CONTENT
 )
 async def delete_movie(
     movie_id: MovieId, if_match: IfMatchDep, repository: RepositoryDep, db: DatabaseDep

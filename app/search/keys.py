@@ -16,6 +16,8 @@ ARTICLES = (
     "az", "egy",  # Hungarian
 )  # fmt: skip
 SEARCH_KEY_MAX_LENGTH = 900
+# Fold no more characters than this: a longer text is neither a title nor a search.
+MAX_FOLDED = 1200
 
 _APOSTROPHES = dict.fromkeys("`´ʹʻʼʽ‘’‛′＇ꞌ", "'")
 _DASHES = dict.fromkeys("‐‑‒–—―−﹘﹣－", "-")
@@ -72,6 +74,7 @@ def search_words(text: str) -> list[str]:
 
 def _fold(text: str) -> str:
     """Return text without case, accents and compatibility forms, and with plain apostrophes."""
+    text = text[:MAX_FOLDED]
     if text.isascii():
         return text.casefold().translate(_SAME)
     apart = _FRACTION.sub(r" \g<0>", text)
