@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from app.errors import MoviesNotFound
 from app.models import SCORE_MAX, SCORE_MIN, USER_ID_MAX
 from app.read_models import NewRating
-from app.statements import ADJUST_AGGREGATES, ITS_RATING_BY_USER, require_id_in_range
+from app.statements import ADJUST_AGGREGATES, BY_USER, ITS_RATING_BY_USER, require_id_in_range
 from app.tables import MOVIE, RATING
 from app.text import require_bounds
 
@@ -31,8 +31,19 @@ _LOCK_MOVIES = (
     .order_by(MOVIE.c.id)
     .with_for_update(key_share=True)
 )
-_user_rating = RATING.c["movie_id", "user_id", "score"]
-_SCORES: dict[str, sa.Select[Any]] = {
+_LOCK_MOVIES_OF_USER = (
+    sa.select(MOVIE.c.id)
+    .where(MOVIE.c.id.in_(sa.select(RATING.c.movie_id).where(BY_USER)))
+    .order_by(MOVIE.c.id)
+    .with_for_update(key_share=True)
+)
+_DELETE_RATINGS = (
+    sa.delete(RATING)
+    .where(BY_USER, RATING.c.movie_id.in_(sa.bindparam("movie_ids", expanding=True)))
+    .returning(RATING.c.movie_id, RATING.c.score)
+)
+_user_rating = RATING.c["movie_id", "user_id", "score", "created_at"]
+_STORED_RATINGS: dict[str, sa.Select[Any]] = {
     "sqlite": sa.select(*_user_rating).join_from(
         _pairs,
         RATING,
@@ -47,6 +58,8 @@ _SCORES: dict[str, sa.Select[Any]] = {
         sa.and_(RATING.c.movie_id == _given.c.movie_id, RATING.c.user_id == _given.c.user_id),
     ),
 }
+# SQLite takes 32,766 parameters, PostgreSQL 65,535.
+_MOVIES_PER_STATEMENT = 1000
 _INSERT_RATINGS = sa.insert(RATING)
 _REPLACE_RATINGS = (
     sa.update(RATING)
@@ -57,7 +70,9 @@ _LARGEST_RATING_ID = sa.select(sa.func.max(RATING.c.id))
 
 
 def store_ratings(connection: sa.Connection, ratings: Sequence[NewRating]) -> None:
-    """Store ratings in order. If a user rated a movie several times, the last rating wins.
+    """Store ratings in order. If a user rated a movie several times, the latest rating wins.
+
+    Without ``created_at``, a rating counts as given now. Of equal times, the last rating wins.
 
     Raises:
         MoviesNotFound: some of the movies do not exist.
@@ -69,12 +84,33 @@ def store_ratings(connection: sa.Connection, ratings: Sequence[NewRating]) -> No
         if rating.user_id is not None:
             require_bounds("user_id", rating.user_id, 1, USER_ID_MAX)
     _lock_movies(connection, ratings)
-    # A repeated rating keeps the position of the first and has the score of the last.
+    now = datetime.now(UTC)
+    # A repeated rating keeps the position of the first and has the score of the latest.
     final: dict[tuple[int, int | None, int], NewRating] = {}
     for position, rating in enumerate(ratings):
-        anonymous = 0 if rating.user_id else position
-        final[rating.movie_id, rating.user_id, anonymous] = rating
-    _store(connection, [*final.values()])
+        key = rating.movie_id, rating.user_id, 0 if rating.user_id else position
+        other = final.setdefault(key, rating)
+        if (rating.created_at or now) >= (other.created_at or now):
+            final[key] = rating
+    _store(connection, [*final.values()], now)
+
+
+def delete_ratings(connection: sa.Connection, user_id: int) -> int:
+    """Delete all ratings of a user, and return their number."""
+    user = {"by_user": user_id}
+    removed = 0
+    movie_ids = connection.execute(_LOCK_MOVIES_OF_USER, user).scalars().all()
+    for start in range(0, len(movie_ids), _MOVIES_PER_STATEMENT):
+        part = movie_ids[start : start + _MOVIES_PER_STATEMENT]
+        deleted = connection.execute(_DELETE_RATINGS, user | {"movie_ids": part})
+        changes = [
+            {"this_movie": movie_id, "count_change": -1, "sum_change": -score}
+            for movie_id, score in deleted
+        ]
+        removed += len(changes)
+        if changes:  # another transaction may have deleted them before the lock was taken
+            connection.execute(ADJUST_AGGREGATES, changes)
+    return removed
 
 
 def _lock_movies(connection: sa.Connection, ratings: Sequence[NewRating]) -> None:
@@ -84,20 +120,22 @@ def _lock_movies(connection: sa.Connection, ratings: Sequence[NewRating]) -> Non
         raise MoviesNotFound([n for n, r in enumerate(ratings) if r.movie_id not in known])
 
 
-def _store(connection: sa.Connection, ratings: Sequence[NewRating]) -> None:
+def _store(connection: sa.Connection, ratings: Sequence[NewRating], now: datetime) -> None:
     """Store ratings, at most one per user and movie."""
-    now = datetime.now(UTC)
-    scores = _stored_scores(connection, [(r.movie_id, r.user_id) for r in ratings if r.user_id])
+    stored = _stored_ratings(connection, [(r.movie_id, r.user_id) for r in ratings if r.user_id])
     new, replaced = [], []
     changes: dict[int, dict[str, int]] = {}
-    for movie_id, score, user_id, _ in ratings:
-        old = scores.get((movie_id, user_id))
+    for movie_id, score, user_id, _, created_at in ratings:
+        old, stored_at = stored.get((movie_id, user_id), (None, None))
+        if created_at and stored_at and created_at < stored_at:
+            continue
+        time = created_at or now
         if old is None:
-            rating = {"movie_id": movie_id, "user_id": user_id, "score": score, "created_at": now}
+            rating = {"movie_id": movie_id, "user_id": user_id, "score": score, "created_at": time}
             new.append(rating)
         else:
             key = {"this_movie": movie_id, "by_user": user_id}
-            replaced.append(key | {"new_score": score, "new_created_at": now})
+            replaced.append(key | {"new_score": score, "new_created_at": time})
         change = changes.setdefault(
             movie_id, {"this_movie": movie_id, "count_change": 0, "sum_change": 0}
         )
@@ -114,9 +152,10 @@ def _store(connection: sa.Connection, ratings: Sequence[NewRating]) -> None:
         require_id_in_range(connection.execute(_LARGEST_RATING_ID).scalar_one())
 
 
-def _stored_scores(
+def _stored_ratings(
     connection: sa.Connection, keys: Sequence[tuple[int, int]]
-) -> dict[tuple[int, int | None], int]:
+) -> dict[tuple[int, int | None], tuple[int, datetime]]:
+    """Return the score and the time of each stored rating, given movies and users."""
     if not keys:
         return {}
     dialect = connection.dialect.name
@@ -124,5 +163,5 @@ def _stored_scores(
     if dialect == "postgresql":
         movies, users = zip(*keys, strict=True)
         parameters = {"of_movies": [*movies], "by_users": [*users]}
-    rows = connection.execute(_SCORES[dialect], parameters)
-    return {(movie_id, user_id): score for movie_id, user_id, score in rows}
+    rows = connection.execute(_STORED_RATINGS[dialect], parameters)
+    return {(movie_id, user_id): (score, time) for movie_id, user_id, score, time in rows}

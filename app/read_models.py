@@ -75,12 +75,14 @@ class NewRating(NamedTuple):
     """A score to store, 1 to 5. Without a user it is anonymous.
 
     ``trace_id`` is the id of its request, if ratings of several requests are stored together.
+    ``created_at`` is when the user rated the movie, if not now.
     """
 
     movie_id: int
     score: int
     user_id: int | None = None
     trace_id: str | None = None
+    created_at: datetime | None = None
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from app.logs import log_event
 from app.models import INTEGER_MAX, SCORE_MAX, SCORE_MIN
 from app.movie_rows import Precondition, change_movie, create_movie, insert_if_missing, lock_movie
 from app.observer import Observer
-from app.rating_batch import store_ratings
+from app.rating_batch import delete_ratings, store_ratings
 from app.read_models import (
     GenreRead,
     MovieChanges,
@@ -52,12 +52,7 @@ class MovieRepository:
     """
 
     def __init__(self, session: Session, observer: Observer | None = None) -> None:
-        """Use a session.
-
-        Args:
-            session: the caller's; the repository does not close it.
-            observer: is notified of committed ratings.
-        """
+        """Use a session, which the caller closes, and notify an observer of committed ratings."""
         self.session = session
         self._observer = observer
 
@@ -300,7 +295,7 @@ class MovieRepository:
     def add_ratings(self, ratings: Sequence[NewRating]) -> None:
         """Store many ratings, all or none, at a fraction of the cost of one by one.
 
-        They take effect in their order: of a user's ratings of one movie, the last stands.
+        If a user rated a movie several times, the latest rating wins; of equal times, the last.
 
         Raises:
             MoviesNotFound: some are of movies that do not exist.
@@ -326,6 +321,13 @@ class MovieRepository:
             connection.execute(statements.ADJUST_AGGREGATES, change)
             self._log("rating.removed", movie_id=movie_id, user_id=user_id)
 
+    def remove_ratings(self, user_id: int) -> int:
+        """Delete all ratings of a user, and return their number."""
+        with writing(self.session) as connection:
+            removed = delete_ratings(connection, user_id)
+            self._log("ratings.removed", user_id=user_id, count=removed)
+        return removed
+
     def _store(self, ratings: Sequence[NewRating], connection: Connection) -> None:
         store_ratings(connection, ratings)
         after_commit(self.session, partial(self._report, ratings))
@@ -336,6 +338,6 @@ class MovieRepository:
     def _report(self, ratings: Sequence[NewRating]) -> None:
         """Log committed ratings and notify the observer."""
         for rating in ratings:
-            log_event("rating.added", logging.INFO, **rating._asdict())
+            log_event("rating.added", logging.INFO, **rating._asdict() | {"created_at": None})
         if self._observer is not None:
             self._observer.ratings_committed(len(ratings))

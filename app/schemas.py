@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,9 +22,17 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from app import text
+from app.models import YEAR_MIN, utc_now
 from app.read_models import Average, Count, Id, Ranking, Score, Sort, UserId, Year
 
 MAX_DIGITS = 20
+# Clocks differ: a time that is ahead by at most this counts as now.
+CLOCK_SKEW = timedelta(seconds=60)
+EARLIEST = datetime(YEAR_MIN, 1, 1, tzinfo=UTC)
+
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 def _text(normalize: Callable[[str], str]) -> WrapValidator:
@@ -58,6 +67,15 @@ def _read_digits(value: object) -> object:
     return -number if value.startswith("-") else number
 
 
+def _read_time(value: object) -> datetime:
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError("must be a time with an offset, such as 2026-01-31T12:00:00Z")
+    time, now = datetime.fromisoformat(value), utc_now()
+    if not EARLIEST <= time <= now + CLOCK_SKEW:
+        raise ValueError(f"must be a time from {YEAR_MIN} to now")
+    return min(time, now).astimezone(UTC)
+
+
 def _like(pattern: str, max_length: int) -> Any:  # noqa: ANN401 - as Field()
     return Field(max_length=max_length, json_schema_extra={"pattern": pattern})
 
@@ -83,6 +101,14 @@ ImdbId = Annotated[
 ]
 SearchText = Annotated[
     str, _like(text.TEXT_PATTERN, text.TITLE_MAX_LENGTH), _text(text.normalize_text)
+]
+CreatedAt = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    Field(
+        description="A time with an offset, from 1900 to now. Omitted or null: now.",
+        examples=["2020-01-31T12:00:00Z"],
+    ),
 ]
 # Accepted and ignored, so a client can send back what it read.
 _read_only = Field(
@@ -179,6 +205,12 @@ class RatingCreate(Payload):
     score: Score
 
     model_config = _with_examples({"movie_id": 1, "user_id": 42, "score": 5})
+
+
+class PastRating(RatingCreate):
+    """A user's score for a movie, and when it was given."""
+
+    created_at: CreatedAt | None = None
 
 
 class PageQuery(BaseModel):

@@ -198,7 +198,8 @@ def require_id_in_range(new_id: int) -> None:
 
 _this_movie = MOVIE.c.id == sa.bindparam("this_movie")
 _its_ratings = RATING.c.movie_id == sa.bindparam("this_movie")
-ITS_RATING_BY_USER = (_its_ratings, RATING.c.user_id == sa.bindparam("by_user"))
+BY_USER = RATING.c.user_id == sa.bindparam("by_user")
+ITS_RATING_BY_USER = (_its_ratings, BY_USER)
 
 GENRES = (
     sa.select(MOVIE_GENRE.c.genre, sa.func.count().label("movie_count"))

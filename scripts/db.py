@@ -1,5 +1,7 @@
 """The database's command line: schema, starter movies, checks, copies, import and export."""
 
+from typing import Annotated
+
 import typer
 
 from app.backup import commands as backup
@@ -8,6 +10,7 @@ from app.config import load_settings
 from app.db import migrate as migrate_to_head
 from app.db import open_session
 from app.errors import SetupError, UnusableFile
+from app.models import USER_ID_MAX
 from app.movielens import commands as movielens
 from app.recommender import commands as recommender
 from app.repository import MovieRepository
@@ -51,6 +54,14 @@ def check() -> None:
     if not sound:
         raise typer.Exit(1)
     typer.echo("Database sound")
+
+
+@cli.command()
+def forget(user: Annotated[int, typer.Argument(min=1, max=USER_ID_MAX)]) -> None:
+    """Delete every rating of USER, who is named by id, and update the averages."""
+    with open_session() as session:
+        removed = MovieRepository(session).remove_ratings(user)
+    typer.echo(f"Deleted {removed} rating(s)")
 
 
 for capability in CAPABILITIES:

@@ -46,6 +46,16 @@ class Operation:
         return self.path.format(**values)
 
     @property
+    def complete_url(self) -> str:
+        """The URL with the documented examples of the required query parameters."""
+        query = [
+            f"{parameter['name']}={examples_of(parameter)[0]}"
+            for parameter in self.parameters("query")
+            if parameter["required"]
+        ]
+        return self.url + "".join(f"?{part}" for part in query)
+
+    @property
     def body(self) -> object:
         """The first documented example of a body, None without a body."""
         examples = self.bodies

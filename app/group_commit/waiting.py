@@ -144,7 +144,7 @@ def _store(batch: list[Waiting]) -> None:
         repository.add_ratings(ratings)
     else:
         # A test's repository, which may implement only add_rating().
-        [(movie_id, score, user_id, _)] = ratings
+        [(movie_id, score, user_id, *_)] = ratings
         try:
             repository.add_rating(movie_id, score, user_id)
         except MovieNotFound as error:

@@ -11,7 +11,7 @@ from app.http import NO_CONTENT, read_errors, write_errors
 from app.read_models import NewRating, RatingRead
 from app.routes.pagination import page_headers
 from app.routes.route_class import ServiceRoute
-from app.schemas import RatingCreate, RatingQuery
+from app.schemas import PastRating, RatingCreate, RatingQuery, UrlUserId
 
 BATCH_PATH = "/ratings/batch"
 
@@ -48,7 +48,7 @@ async def rate_movie(rating: RatingCreate, service: ServiceDep, repository: Repo
 )
 async def rate_movies(
     ratings: Annotated[
-        list[RatingCreate],
+        list[PastRating],
         Body(
             min_length=1, max_length=1000, examples=[[{"movie_id": 1, "user_id": 42, "score": 5}]]
         ),
@@ -56,6 +56,19 @@ async def rate_movies(
     repository: RepositoryDep,
     db: DatabaseDep,
 ) -> None:
-    """Store up to 1,000 ratings in their order, all or none. An error names the position."""
+    """Store up to 1,000 ratings in their order, all or none. An error names the position.
+
+    A rating with `created_at` leaves a later one of the same user and movie as it is.
+    """
     new = [NewRating(**rating.model_dump()) for rating in ratings]
     await db.write(partial(repository.add_ratings, new))
+
+
+@router.delete("", summary="Withdraw a user's ratings", responses=write_errors(), **NO_CONTENT)
+async def delete_ratings(
+    user_id: Annotated[UrlUserId, Query(description="The user's id.", examples=[42])],
+    repository: RepositoryDep,
+    db: DatabaseDep,
+) -> None:
+    """Delete every rating of the user, all or none, and update the averages."""
+    await db.write(partial(repository.remove_ratings, user_id))

@@ -92,6 +92,7 @@ def test_fields_that_the_service_computes_are_documented_as_read_only(client: Te
         "MovieCreate": of_a_movie,
         "MovieUpdate": of_a_movie,
         "RatingCreate": {"id"},
+        "PastRating": {"id"},
     }
 
 

@@ -66,12 +66,12 @@ def test_lowest_and_highest_values_are_accepted(client: TestClient, engine: Engi
     assert rows == [(1, 1), (2**31 - 1, 5)]
 
 
-def test_posting_a_rating_as_read_changes_nothing(client: TestClient, engine: Engine) -> None:
+def test_rating_in_a_batch_as_read_changes_nothing(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT)
     rate(client, HEAT_ID, 4, user_id=7)
     [read] = client.get("/ratings").json()
 
-    response = client.post("/ratings", json={**read, "id": 99, "comment": None})
+    response = client.post("/ratings/batch", json=[{**read, "id": 99}])
 
     assert response.status_code == 204
     assert rating_rows(engine) == [{"id": 1, "movie_id": HEAT_ID, "user_id": 7, "score": 4}]
