@@ -84,8 +84,8 @@ def _require_own(target: Path) -> None:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Return a connection that neither creates nor changes a file."""
-    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
+    """Return a connection that creates no file, not even a -shm, and changes none."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _prepare(prepared: Path, source: Path) -> str | None:
@@ -115,7 +115,8 @@ def _prepare(prepared: Path, source: Path) -> str | None:
 
 
 def _revision(prepared: Path) -> str:
-    with closing(sqlite3.connect(prepared)) as database:
+    url = make_url(f"sqlite:///{prepared}")
+    with explained_errors(url), closing(sqlite3.connect(prepared)) as database:
         row = database.execute("SELECT version_num FROM alembic_version").fetchone()
     return row[0] if row else "base"
 

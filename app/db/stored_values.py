@@ -93,12 +93,13 @@ def _wrong_values(column: sa.Column[object], dialect: str) -> Iterator[sa.Column
         largest = USER_ID_MAX if isinstance(column.type, sa.BigInteger) else INTEGER_MAX
         yield sa.not_(column.between(1 if is_id else -INTEGER_MAX, largest))
     if kind is datetime and dialect == "sqlite":
-        # As SQLAlchemy writes it: it reads no other form. SQLite's functions correct the 30th of
-        # February, and know the year 0.
+        # As SQLAlchemy writes it: it reads no other form. SQLite knows the year 0, and with a
+        # modifier it turns the 30th of February into a day of March.
         text = sa.type_coerce(column, sa.String)
         date_and_time = sa.func.substr(text, 1, _TIME_LENGTH)
-        yield sa.func.strftime(_DATE_AND_TIME, date_and_time).is_distinct_from(date_and_time)
-        yield text < "0001"
+        calculated = sa.func.strftime(_DATE_AND_TIME, date_and_time, "+0 days")
+        yield calculated.is_distinct_from(date_and_time)
+        yield date_and_time < "0001"
         fraction = sa.func.substr(text, _TIME_LENGTH + 1)
         yield sa.and_(fraction != "", sa.not_(fraction.op("GLOB")(_FRACTION)))
     elif kind is datetime:
