@@ -13,7 +13,7 @@ from app.db import create_db_engine
 from app.repository import MovieRepository
 from app.startup import STARTER_MOVIES
 from tests.db.test_faults import SmallFileSystem, small_file_system  # noqa: F401 - a fixture
-from tests.server import Command, Finished
+from tests.server import Command, Commands, Finished
 
 RATE = "INSERT INTO rating (movie_id, user_id, score, created_at) VALUES (1, 1, 5, {})"
 
@@ -158,15 +158,21 @@ def test_full_disk_is_named(
     assert "is full" in finished.errors or "No space left on device" in finished.errors
 
 
-def test_export_to_a_full_disk_is_one_line(
+@pytest.mark.slow
+def test_export_to_a_disk_that_fills_up_is_one_line(
     folder: Path,
-    command: Command,
     small_file_system: SmallFileSystem,  # noqa: F811 - the fixture
 ) -> None:
-    small_file_system.fill()
-    target = small_file_system.folder
+    changed(
+        "INSERT INTO movie (title, search_title, year) WITH RECURSIVE count(n) AS"
+        " (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 5000)"
+        " SELECT printf('%0300d', n), n, 2000 FROM count"
+    )(folder / "movies.db")
+    target = small_file_system.folder / "exported"
 
-    finished = run(command, folder, f"export {target}")
+    commands = Commands(folder, database_url=f"sqlite:///{folder / 'movies.db'}")
+    finished = commands.database("export", str(target))
 
-    assert finished == Finished(1, "", f"Cannot write to {target}: No space left on device\n")
-    assert [path.name for path in target.iterdir()] == ["filler"]
+    error = f"Cannot write to {target}: No space left on device\n"
+    assert finished == Finished(1, "", error)
+    assert [*target.iterdir()] == []
