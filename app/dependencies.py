@@ -1,4 +1,4 @@
-"""What a route injects. All are asynchronous, because FastAPI runs others in a worker thread."""
+"""Dependencies of the routes. All are async: FastAPI runs sync ones in a worker thread."""
 
 from typing import Annotated
 

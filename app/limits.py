@@ -13,7 +13,7 @@ class Limits:
         read_timeout: seconds that a read waits for a worker thread, on PostgreSQL; only behind a
             server that hangs does it take so long.
         waiting_reads: number of reads that may wait for a worker thread; more of them get 503.
-        rating_timeout: seconds that a rating waits at least for the commit before its own.
+        rating_timeout: seconds that a rating waits at least for the preceding commit.
         body_timeout: seconds to wait for the next part of a body. Without a limit, a client that
             stops sending would keep a stopped server from ending.
         head_timeout: seconds from opening a connection, or from the first byte of a later head, to

@@ -24,7 +24,7 @@ from app.text import (
 )
 
 T = TypeVar("T")
-# Raises unless a movie is as its caller expects; called with the stored movie.
+# Checks the stored movie, and raises if the caller's precondition fails.
 Precondition = Callable[[MovieRead], None]
 
 UNIQUE = ("title", "imdb_id", "tmdb_id")
@@ -133,7 +133,7 @@ def _update(connection: Connection, movie: MovieRead, **changes: Unpack[MovieCha
 def lock_movie(
     connection: Connection, movie_id: int, precondition: Precondition | None = None
 ) -> MovieRead:
-    """Return a movie that nobody else changes or rates until the transaction ends.
+    """Lock a movie until the transaction ends, and return it.
 
     Raises:
         MovieNotFound: no movie has this id.

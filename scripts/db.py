@@ -20,7 +20,7 @@ from app.startup import STARTER_MOVIES
 CAPABILITIES = (backup, movielens, recommender)
 
 cli = typer.Typer(
-    help="Look after the movie service's database, which MOVIE_DATABASE_URL names.",
+    help="Manage the movie service's database (MOVIE_DATABASE_URL).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -43,12 +43,12 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The server as a part of a URL's query."""
+        """Return the server as a part of a URL's query."""
         return f"host=127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """The URL of the only database."""
+        """Return the URL of the only database."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
@@ -72,7 +72,7 @@ class Server:
         """Send a signal to all of its processes."""
         postmaster = int((self.folder / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        # The postmaster first: it would take the end of a child for a crash and report it.
+        # Kill the postmaster first: it would report the end of a child as a crash.
         for process in (postmaster, *map(int, children)):
             with suppress(ProcessLookupError):
                 os.kill(process, number)
@@ -98,7 +98,7 @@ class Server:
 
 
 def run(program: str, *arguments: str) -> None:
-    """Run one of PostgreSQL's programs to its end, as a user whom they do not refuse."""
+    """Run one of PostgreSQL's programs to its end, as a user other than root."""
     assert PROGRAMS is not None
     command = [str(PROGRAMS / program), *arguments]
     if os.geteuid() == 0:

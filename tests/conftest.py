@@ -56,7 +56,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip the folders of slow tests with -m "not slow": to import their files takes seconds."""
+    """Skip the folders of slow tests with -m "not slow": importing their files takes seconds."""
     is_slow = TESTS in collection_path.parents and collection_path.is_dir()
     if config.option.markexpr == "not slow" and is_slow and collection_path not in CORE:
         return True
@@ -92,7 +92,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _only_slow_tests_start_processes(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep the fast part of the suite fast: to start a process takes about a second."""
+    """Fail fast tests that start a process, which takes about a second."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         pytest.fail("This test starts a process: mark it with @pytest.mark.slow")
@@ -103,13 +103,13 @@ def _only_slow_tests_start_processes(
 
 @pytest.fixture(scope="session")
 def sqlite_template() -> Path:
-    """A migrated, empty SQLite file to copy."""
+    """Return a migrated, empty SQLite file to copy."""
     return TEMPLATE
 
 
 @pytest.fixture(scope="session")
 def postgres_database() -> Iterator[str]:
-    """The URL of a migrated PostgreSQL database, dropped at the end of the run.
+    """Yield the URL of a migrated PostgreSQL database, dropped at the end of the run.
 
     By default it sorts text as an English dictionary does. On a server whose locale sorts by code
     point, tests of the order would prove nothing.
@@ -122,7 +122,7 @@ def postgres_database() -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A migrated, empty SQLite database, ``movies.db`` in the test's folder.
+    """Return a migrated, empty SQLite database, ``movies.db`` in the test's folder.
 
     The URL is the same for every test, because applications and engines are bound to a URL and
     tests share them: see tests/shared.py.
@@ -135,7 +135,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def postgres_url(postgres_database: str) -> str:
-    """A migrated, empty PostgreSQL database, for tests that only run where there is a server."""
+    """Return a migrated, empty PostgreSQL database. Skips the test if there is no server."""
     engine = create_engine(postgres_database)
     empty(engine)
     engine.dispose()
@@ -144,28 +144,28 @@ def postgres_url(postgres_database: str) -> str:
 
 @pytest.fixture(params=ENGINES)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A migrated, empty database of each engine."""
+    """Return a migrated, empty database of each engine."""
     name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
     return str(request.getfixturevalue(name))
 
 
 @pytest.fixture(params=ENGINES)
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of each engine without a schema: no file yet, or no tables."""
+    """Yield a database of each engine without a schema: no file yet, or no tables."""
     with new_database(request.param, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def alembic_url(new_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new database of each engine, to which Alembic's commands apply."""
+    """Return a new database of each engine, to which Alembic's commands apply."""
     monkeypatch.setenv("MOVIE_DATABASE_URL", new_url)
     return new_url
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """An empty folder outside the project, to run commands from."""
+    """Return an empty folder outside the project, to run commands from."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     return folder
@@ -173,14 +173,14 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """The service's engine on the test's database."""
+    """Yield the service's engine on the test's database."""
     with shared_engine(database_url) as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to copy, with tables created from the models' metadata."""
+    """Return a file to copy, with tables created from the models' metadata."""
     path = tmp_path_factory.mktemp("tables_of_models") / "notebook.db"
     engine = create_engine(f"sqlite:///{path}")
     SQLModel.metadata.create_all(engine)
@@ -190,7 +190,7 @@ def sqlite_tables_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
-    """A plain engine on tables created from the models' metadata."""
+    """Yield a plain engine on tables created from the models' metadata."""
     name = "tables_of_models"
     engine = create_engine(
         postgres_database, connect_args={"options": f"-c search_path={name}"}, pool_size=8
@@ -206,7 +206,7 @@ def postgres_tables_of_models(postgres_database: str) -> Iterator[Engine]:
 def any_engine(
     request: pytest.FixtureRequest, database_url: str, tmp_path: Path
 ) -> Iterator[Engine]:
-    """The service's engine on the migrated schema, or a plain one on the models' tables."""
+    """Yield the service's engine on the migrated schema, or a plain one on the models' tables."""
     if request.param == "service":
         with shared_engine(database_url) as engine:
             yield engine
@@ -223,47 +223,47 @@ def any_engine(
 
 @pytest.fixture
 def session(engine: Engine) -> Iterator[Session]:
-    """A session of the test's own, apart from the application's."""
+    """Yield a session that the application does not use."""
     with Session(engine) as session:
         yield session
 
 
 @pytest.fixture
 def repository(session: Session) -> MovieRepository:
-    """A repository on the test's database."""
+    """Return a repository on the test's database."""
     return MovieRepository(session)
 
 
 @pytest.fixture
 def read_cache() -> bool:
-    """Whether the service caches reads; tests of reads also run without the cache."""
+    """Return whether the service caches reads; tests of reads also run without the cache."""
     return True
 
 
 @pytest.fixture
 def settings(database_url: str, *, read_cache: bool) -> Settings:
-    """Settings that name the test's database and leave its catalogue empty."""
+    """Return settings that name the test's database and leave its catalogue empty."""
     return Settings(database_url=database_url, auto_setup=False, read_cache=read_cache)
 
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[FastAPI]:
-    """The application on the test's database."""
+    """Yield the application on the test's database."""
     with shared_application(settings) as app:
         yield app
 
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """A client of the running application. An unexpected error is a 500, as for users."""
+    """Yield a client of the running application. An unexpected error is a 500, as for users."""
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs ``scripts/db.py`` on a database, in this process."""
-    # Another test may have set up the service's logs here, which the script never does.
+    """Run ``scripts/db.py`` on a database, in this process."""
+    # Another test may have set up the service's logs; the script never does.
     monkeypatch.setattr(logging.getLogger("app"), "disabled", True)
 
     def run(database_url: str, *arguments: str | Path) -> Finished:

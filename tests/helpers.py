@@ -23,7 +23,7 @@ with_and_without_cache = pytest.mark.parametrize("read_cache", [True, False])
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error of the code under test
-    """Stands for any error in the middle of a write."""
+    """Simulates an error during a write."""
 
 
 class Sample(NamedTuple):
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 HEAT = Sample("Heat", 1995, "Crime")
 RONIN = Sample("Ronin", 1998, "Action")
-# Every sort but the titles' has ties here, and some movies have no average.
+# Every sort except by title has ties here, and some movies have no average.
 SAMPLES = (
     Sample("Zodiac", 2007, "Crime", (4, 4)),
     Sample("Amélie", 2001, "Comedy", (5,)),
@@ -106,7 +106,7 @@ def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
         "rating_count": count,
         "rating_sum": total,
         "average_rating": total / count if count else None,
-        # Ten ratings of 3 before the first real one.
+        # The weighted ranking starts each movie with ten ratings of 3.
         "weighted_rating": (30 + total) / (10 + count) if count else None,
     }
 

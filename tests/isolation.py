@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-# Compiling the libraries takes longer than anything else that a process does here. If Python was
-# told to write no bytecode beside the sources, keep it in a folder that all processes of this run
-# share and that the run removes at its end.
+# Compiling the libraries is the slowest step of a process here. If Python may write no bytecode
+# beside the sources, write it to a folder that all processes of this run share; the run removes it
+# at its end.
 if sys.dont_write_bytecode:
     sys.pycache_prefix = tempfile.mkdtemp(prefix="movie-tests-bytecode-")
     sys.dont_write_bytecode = False
@@ -24,7 +24,7 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # absent under python -B
     atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 
-# Holds all databases of this process.
+# The folder of all databases of this process.
 FOLDER = Path(tempfile.mkdtemp(prefix="movie-tests-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 TEMPLATE = FOLDER / "template.db"

@@ -17,7 +17,7 @@ def parse_text(line: str) -> Event:
     """Return the event of a line of text; each value is text.
 
     Raises:
-        AssertionError: it is not an event's line, or a field stands in it twice.
+        AssertionError: the line is not an event, or a field occurs twice.
     """
     match = _LINE.fullmatch(line)
     assert match is not None, line
@@ -32,7 +32,7 @@ def parse_json(line: str) -> Event:
     """Return the event of a line of JSON.
 
     Raises:
-        AssertionError: a field stands in it twice.
+        AssertionError: a field occurs twice.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> Event:

@@ -34,12 +34,12 @@ class Operation:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes stored rows."""
+        """Return whether it changes stored rows."""
         return self.method != "GET"
 
     @property
     def url(self) -> str:
-        """The path with the documented examples of its parameters."""
+        """Return the path with the documented examples of its parameters."""
         values = {
             parameter["name"]: examples_of(parameter)[0] for parameter in self.parameters("path")
         }
@@ -57,13 +57,13 @@ class Operation:
 
     @property
     def body(self) -> object:
-        """The first documented example of a body, None without a body."""
+        """Return the first documented example of a body, None without a body."""
         examples = self.bodies
         return examples[0] if examples else None
 
     @property
     def bodies(self) -> list[object]:
-        """The documented examples of a body."""
+        """Return the documented examples of a body."""
         if "requestBody" not in self.description:
             return []
         content = self.description["requestBody"]["content"]["application/json"]

@@ -24,7 +24,7 @@ from uvicorn.config import HTTPProtocolType
 
 from app.config import PROJECT_ROOT, Settings
 
-# Ample for a slow machine: a test that gets this far has failed.
+# Enough for a slow machine: a test that waits this long has failed.
 DEADLINE_SECONDS = 60.0
 _ADDRESS = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:\d+)")
 _ALEMBIC = [str(Path(sysconfig.get_path("scripts")) / "alembic"), "-c"]
@@ -70,7 +70,7 @@ def copy_of_project(folder: Path) -> Path:
 def copy_with_tests(folder: Path) -> Path:
     """Copy the project with the modules that tests import, but without tests.
 
-    Its ``.env`` holds settings that would break tests.
+    Its ``.env`` contains settings that would break tests.
     """
     project = copy_of_project(folder)
     no_tests = shutil.ignore_patterns("test_*.py", "__pycache__")
@@ -214,18 +214,18 @@ def running_server(
 ) -> Iterator[ServerProcess]:
     """Start ``uvicorn app.main:app`` on a free port and yield it when it answers.
 
-    Only needed to test signals, workers and exit codes: to start takes a second.
+    Only for tests of signals, workers and exit codes: starting takes a second.
 
     Args:
         folder: where it runs, and where its log is written.
         options: further options of uvicorn's.
         workers: how many processes answer.
         project: the project's folder, or a copy's.
-        settings: values of settings. The log level has to be INFO or DEBUG, since the port is
-            read in the log.
+        settings: values of settings. The log level has to be INFO or DEBUG, because the port is
+            read from the log.
 
     Raises:
-        AssertionError: it has ended or not answered in time; the message is its log.
+        AssertionError: the server ended or did not answer in time; the message is its log.
     """
     log = folder / f"server-{uuid4().hex}.log"
     arguments = ["-m", "uvicorn", "app.main:app", "--port", "0", "--workers", str(workers)]
@@ -288,10 +288,10 @@ def is_listening(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
-    """Return as soon as a condition holds.
+    """Return as soon as a condition is true.
 
     Raises:
-        AssertionError: it does not hold in time.
+        AssertionError: the condition is not true in time.
     """
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():

@@ -69,7 +69,7 @@ def shared_application(settings: Settings) -> Iterator[FastAPI]:
     """Yield an application with these settings, which does not run."""
     with _APPLICATIONS.borrowed(settings) as app:
         service = service_of(app)
-        # These two belong to the process, and another application may have changed them.
+        # These two are global, so another application may have changed them.
         configure_logging(settings)
         limit_connections(service.limits)
         yield app

@@ -1,6 +1,6 @@
 """Invalid requests get a 4xx that names the problem, and store nothing.
 
-The tables hold inputs that this stack is known to turn into a 500, and similar ones. A test sends
+The tables list inputs that this stack is known to turn into a 500, and similar ones. A test sends
 one table to one service and reports all unexpected responses together.
 """
 
@@ -59,7 +59,7 @@ class Case(NamedTuple):
         detail: str | list[Place] = response.json()["detail"]
         messages = {self.message}
         if not isinstance(detail, str):
-            # Without the input, which JSON cannot always represent.
+            # Leave out the input, which JSON cannot always represent.
             assert {tuple(sorted(problem)) for problem in response.json()["detail"]} == {
                 ("loc", "msg", "type")
             }
@@ -433,7 +433,7 @@ def before(engine: Engine) -> object:
 
 
 def accepts_writes(client: TestClient) -> bool:
-    """Return whether writes succeed, because no refused one still holds a lock."""
+    """Return whether writes succeed, because no refused request still has a lock."""
     responses = [
         client.patch("/movies/1", json={"year": 1999}),
         client.post("/ratings", json={"movie_id": 1, "score": 5}),
@@ -495,7 +495,7 @@ def test_body_that_is_not_a_json_object_is_refused(
     ids=str,
 )
 def test_json_that_is_not_encoded_is_read(client: TestClient, headers: dict[str, str]) -> None:
-    # A surrogate pair stands for one character.
+    # A surrogate pair encodes one character.
     body = b'{"title": "\\ud83d\\ude00", "year": 2000}'
 
     response = client.post("/movies", content=body, headers=JSON | headers)

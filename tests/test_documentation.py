@@ -35,7 +35,7 @@ from tests.documentation import (
 from tests.helpers import Sample, movie_row, movie_rows
 from tests.server import Command, Commands, copy_with_tests, serving
 
-# Commands that are not run here, each with the reason. All others are.
+# Commands that are not run here, each with the reason. All others are run.
 NOT_RUN = {
     r"git clone ": "needs the repository's address",
     r"(\w+=\S+ )*uv run uvicorn ": "test_every_option_of_uvicorn_exists parses it",
@@ -70,7 +70,7 @@ def test_every_command_has_the_output_that_its_page_shows(
             exit_code, output = finished.exit_code, finished.output + finished.errors
         else:
             line = step.command.replace("http://localhost:8000", url).replace("localhost:8000", url)
-            shell = subprocess.run(  # noqa: S603 - what the page tells to type
+            shell = subprocess.run(  # noqa: S603 - the commands on the page
                 ["bash", "-c", line],  # noqa: S607
                 capture_output=True,
                 text=True,
@@ -116,7 +116,7 @@ def test_starting_over_leaves_the_starter_movies(tmp_path: Path) -> None:
             return len(client.get("/movies").json())
 
     first = movies()
-    # As after a crash, which leaves the -wal.
+    # A crash leaves the -wal.
     (tmp_path / "movies.db-wal").touch()
     subprocess.run(["bash", "-c", remove], cwd=tmp_path, check=True)  # noqa: S603, S607 - as above
 
@@ -132,7 +132,7 @@ def test_the_notebook_examples_run_as_typed(
     blocks = code("python", section("docs/architecture.md", "Transactions"))
     monkeypatch.chdir(tmp_path)  # where the fixture has put movies.db
 
-    exec("".join(blocks), {})  # noqa: S102 - what the page tells to type
+    exec("".join(blocks), {})  # noqa: S102 - the commands on the page
 
     gc.collect()  # here, and not in a later test
     engine = create_engine(sqlite_url)
@@ -187,7 +187,7 @@ def test_ratings_are_loaded_in_a_notebook_as_the_course_page_shows(
     engine = create_engine(sqlite_url)
     monkeypatch.setattr("app.db.engine", engine)
 
-    exec(notebook, {})  # noqa: S102 - what the page tells to type
+    exec(notebook, {})  # noqa: S102 - the commands on the page
 
     engine.dispose()
     assert "The Matrix []" in capsys.readouterr().out.splitlines()
@@ -284,7 +284,7 @@ def test_every_setting_is_in_the_readme_and_the_example_with_its_default() -> No
             assert rows[name] == f"`{field.default}`"
 
 
-def test_the_example_holds_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_contains_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOVIE_DATABASE_URL")
     defaults = Settings()
     for line in (PROJECT_ROOT / ".env.example").read_text().splitlines():

@@ -32,7 +32,7 @@ SERVICE_LINKS = {
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The .env of a course, which settings are read from."""
+    """Return the .env of a course, which settings are read from."""
     path = tmp_path / ".env"
     path.write_text(COURSE)
     monkeypatch.setitem(Settings.model_config, "env_file", path)

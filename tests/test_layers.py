@@ -47,7 +47,7 @@ MODULES = {name_of(path): parsed(path) for path in files("app/**/*.py", "migrati
 # Programs that use the application.
 PROGRAMS = {name_of(path): parsed(path) for path in files("scripts/**/*.py", "migrations/*.py")}
 BOXES = ["app.db", "app.http"]
-# The folders that are no capability.
+# The folders that are not capabilities.
 PARTS_OF_THE_CORE = {"routes", "db", "http", "search"}
 CAPABILITIES = sorted(
     path.name
@@ -66,7 +66,7 @@ TESTS_OF_SEVERAL_PARTS = {
 
 HTTP = "fastapi|starlette|http|uvicorn|app\\.http"
 DATABASE = "sqlalchemy|sqlmodel|sqlite3|psycopg|alembic"
-# Modules, and what they do not import.
+# Modules, and the imports that they must not have.
 BANS = {
     r"app\.(routes(\..*)?|.*\.routes)": rf"{DATABASE}|app\.models|app\.statements",
     r"app\.main": rf"{DATABASE}|app\.models|app\.statements",
@@ -79,7 +79,7 @@ BANS = {
     r"app\.errors": rf"{HTTP}|{DATABASE}|app",
     r"migrations\.versions\..*": r"app(?!\.search\b)|sqlmodel",
 }
-# Only these modules do this, and on purpose.
+# Operations reserved for these modules.
 RESERVED = {
     "end a transaction": (r"\.(commit|rollback)\(|'(COMMIT|ROLLBACK)'", {
         "app.db.transactions",
@@ -108,10 +108,10 @@ RESERVED = {
 MAX_CORE_LINES = 2_100
 # The aim for the application is 5,900 lines. It is missed.
 MAX_APP_LINES = 7_000
-# Lines of a module in all.
+# All lines of a module.
 MAX_MODULE_LINES = 350
 
-# The service without a capability still does this.
+# Requests that the service must answer without a capability.
 SMOKE = """
 from fastapi.testclient import TestClient
 from app.main import app
@@ -178,7 +178,7 @@ def exported_by(box: str) -> set[str]:
         elif isinstance(node, ast.AnnAssign):
             names.add(ast.unparse(node.target))
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            # The names that are made on first use.
+            # The names that are created on first use.
             imports = [child for child in node.body if isinstance(child, ast.ImportFrom)]
             names |= {
                 alias.name
@@ -238,7 +238,7 @@ def test_layer_imports_nothing_that_belongs_to_another(modules: str) -> None:
         for name in imports_of(module)
         if re.match(rf"({BANS[modules]})(\.|$)", name)
     }
-    # The documented name for courses is made on first use.
+    # The documented name for courses is created on first use.
     found -= {"app.db imports app.dependencies", "app.db imports app.dependencies.get_session"}
 
     assert found == set()
@@ -347,7 +347,7 @@ def code_without_docstrings(module: str) -> str:
     return ast.unparse(Remover().visit(ast.parse(ast.unparse(MODULES[module]))))
 
 
-def test_app_state_of_a_running_service_holds_one_attribute(client: TestClient) -> None:
+def test_app_state_of_a_running_service_has_one_attribute(client: TestClient) -> None:
     assert isinstance(client.app, FastAPI)
 
     assert [*client.app.state] == ["service"]
@@ -377,7 +377,7 @@ def test_route_is_its_signature_and_at_most_three_statements() -> None:
             assert not isinstance(node, ast.If | ast.Try | ast.For | ast.While | ast.Raise), place
 
 
-def test_errors_hold_no_status_codes() -> None:
+def test_errors_have_no_status_codes() -> None:
     numbers = [
         node.value
         for node in ast.walk(MODULES["app.errors"])

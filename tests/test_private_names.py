@@ -113,7 +113,7 @@ def test_psycopg_raises_its_private_error_when_a_wait_takes_too_long() -> None:
     assert "_WaitTimeout" in (psycopg.Connection.wait.__doc__ or ""), problem
 
 
-def test_uvicorn_has_the_methods_and_attributes_that_the_limits_of_a_connection_use() -> None:
+def test_uvicorn_has_the_attributes_that_connection_limits_use() -> None:
     class Plain(HttpToolsProtocol):
         """uvicorn's protocol: an instance of the base class would be a bounded one."""
 
@@ -124,7 +124,7 @@ def test_uvicorn_has_the_methods_and_attributes_that_the_limits_of_a_connection_
     plain, bounded = (asyncio.run(attributes(kind)) for kind in (Plain, BoundedHttpToolsProtocol))
 
     assert AutoHTTPProtocol is HttpToolsProtocol, problem
-    # It extends these methods, and its other names are free.
+    # The service extends these methods; its other names do not exist in uvicorn.
     own = {name for name in vars(BoundedHttpToolsProtocol) if name not in vars(object)}
     own |= {"__init__"}
     own -= {"__annotations__", "__static_attributes__", "__firstlineno__"} - {*EXTENDED}

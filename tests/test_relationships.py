@@ -30,7 +30,7 @@ STATEMENTS = {
 
 @pytest.fixture
 def engine(any_engine: Engine) -> Engine:
-    """An engine that enforces foreign keys and, on SQLite, one that does not."""
+    """Return an engine that enforces foreign keys and, on SQLite, one that does not."""
     return any_engine
 
 

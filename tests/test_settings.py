@@ -28,7 +28,7 @@ def in_project(file: str) -> str:
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of the .env that settings are read from; the file does not exist yet."""
+    """Return the path of the .env that settings are read from; the file does not exist yet."""
     path = tmp_path / ".env"
     monkeypatch.setitem(Settings.model_config, "env_file", path)
     return path

@@ -1,7 +1,7 @@
 """``reading()`` and ``writing()`` on a session that belongs to the caller, as in a notebook.
 
 The session may be half-way through a transaction, hold entities, or run on a plain
-``create_engine("sqlite:///...")``. The service's own sessions on PostgreSQL are of this kind too.
+``create_engine("sqlite:///...")``. The service uses these functions on PostgreSQL, too.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ _LOCK_SQLITE = "UPDATE movie SET id = id WHERE 0"
 
 @dataclass
 class _State:
-    """What is open on a session.
+    """The open blocks of a session.
 
     Attributes:
         reading: the session transaction in which the outermost ``reading()`` runs.

@@ -66,11 +66,11 @@ class Database:
         self.observer: Observer | None = None
         self._settings = settings
         self._is_configured = is_configured
-        # Has the engine that course code has put into app.db.engine.
+        # Namespace of app.db, where course code may replace `engine`.
         self._names = vars(sys.modules["app.db"])
         self._file: DatabaseFile | None = None
         self._connections: KeptConnections | None = None
-        # What the models make of this database, once it is known.
+        # The schema that the models create on this engine, once it is known.
         self._models: Schema | None = None
         self._deadline = Deadline()
         self._resume_at = 0.0
@@ -95,7 +95,7 @@ class Database:
         Raises:
             SetupError: the database cannot be used, or its schema does not fit the service.
         """
-        # FastAPI runs functions that are not async in these threads: one connection for each.
+        # Sync routes run in these threads: allow one per reader connection.
         anyio.to_thread.current_default_thread_limiter().total_tokens = self._readers
         with ExitStack() as opened:
             opened.callback(self._forget)
@@ -114,7 +114,7 @@ class Database:
 
     @property
     def is_replaced(self) -> bool:
-        """Whether another engine stands in ``app.db.engine``."""
+        """Return whether ``app.db.engine`` was replaced."""
         return self._replacement() is not None
 
     def session(self) -> Session:
@@ -168,7 +168,7 @@ class Database:
         return await self._streams.run(function)
 
     async def write(self, function: Callable[[], T], *, requests: int = 1) -> T:
-        """Return the result of a function that writes. It waits for its turn in FIFO order.
+        """Return the result of a function that writes. Writes run in FIFO order.
 
         A writer that waits for a lock would occupy a thread that others could use. SQLite allows
         one writer at a time anyway, and polls for its lock. After a deadlock the function is called
@@ -243,7 +243,7 @@ class Database:
             self._deadline,
             self._limits.read_steps,
         )
-        # Now, not in the first request: it takes as long as another process locks the database.
+        # Connect now: otherwise the first request could wait for another process's lock.
         connections.connect()
         return connections
 

@@ -22,12 +22,12 @@ from app.errors import (
     SetupError,
 )
 
-# A full disk too, since opening a database makes a -shm of this size beside it.
+# A full disk causes these errors too: opening a database creates a -shm of this size.
 _ALSO_IF_FULL, _INDEX_BYTES = ("SQLITE_IOERR", "SQLITE_CANTOPEN"), 2**15
-# By the start of SQLite's name of an error, or of PostgreSQL's SQLSTATE.
+# Keys are prefixes of SQLite error names and PostgreSQL SQLSTATEs.
 _MEANINGS: dict[tuple[str, ...], type[DatabaseError]] = {
     ("SQLITE_BUSY", "SQLITE_LOCKED", "40", "55P03"): DatabaseBusy,
-    # A unique constraint of which the caller knows nothing: another writer was faster.
+    # A unique constraint that the caller does not handle: another writer was faster.
     ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "23505"): DatabaseBusy,
     # SQLite reports a full disk as SHMSIZE if the -shm cannot grow.
     ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "53100"): DatabaseFull,
@@ -55,7 +55,7 @@ def database_error(error: DBAPIError) -> DatabaseError | None:
     for prefixes, meaning in _MEANINGS.items():
         if code.startswith(prefixes):
             return meaning()
-    # SQLite has no separate code for it.
+    # SQLite has no separate code for a missing table or column.
     if code == "SQLITE_ERROR" and str(error.orig).startswith(("no such table", "no such column")):
         return SchemaMissing()
     # Errors not caused by the statement itself.
@@ -89,7 +89,7 @@ def is_disk_full(error: sqlite3.Error) -> bool:
 
 
 def _is_about_new_id(error: object) -> bool:
-    """Return whether PostgreSQL has given a new row an id that is taken, or none."""
+    """Return whether PostgreSQL gave a new row an id that is taken, or no id."""
     diagnostics: Any = getattr(error, "diag", None)
     if diagnostics is None:
         return False
@@ -119,7 +119,7 @@ def explained_errors(url: URL) -> Iterator[None]:
             raise SetupError(_locked(url.render_as_string())) from error
         if isinstance(database_error(error), SequenceBehind):
             raise SetupError(
-                "The database hands out no ids, or ids that are taken. Nothing was changed.\n"
+                "An id sequence is missing or behind the stored ids. Nothing was changed.\n"
                 "To get the fix, run: uv run python scripts/db.py check"
             ) from error
         reason = str(error.orig).strip().partition("\n")[0]

@@ -23,7 +23,7 @@ def exclusive(target: Path) -> Iterator[None]:
         )
         with closing(sqlite3.connect(target, timeout=0, isolation_level=None)) as database:
             try:
-                # Even an idle connection of another process holds a lock on the file.
+                # Even an idle connection of another process locks the file.
                 database.execute("PRAGMA locking_mode=EXCLUSIVE")
                 # Also copies the frames of the -wal into the file and removes it.
                 if database.execute("PRAGMA journal_mode=DELETE").fetchone()[0] == "wal":

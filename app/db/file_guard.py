@@ -72,8 +72,9 @@ def guarded(engine: Engine, interval: float) -> Iterator["DatabaseFile | None"]:
 def _watch(file: "DatabaseFile", interval: float, over: Event) -> None:
     """Check periodically, in case no request arrives.
 
-    The fewer checkpoints happen between two checks, the more reliably a foreign write is told from
-    them. Until it is detected, the -wal lies next to a file that it does not belong to.
+    The fewer checkpoints happen between two checks, the more reliably a foreign write can be
+    distinguished from them. Until it is detected, the -wal lies next to a file that it does not
+    belong to.
     """
     while not over.wait(interval):
         with suppress(DatabaseError):
@@ -105,9 +106,10 @@ class _Snapshot(NamedTuple):
 class DatabaseFile:
     """The SQLite file at a path, from its opening to ``close()``.
 
-    A file that was deleted, moved or replaced is no longer at its path. A file that was overwritten
-    in place is; but in WAL mode only checkpoints write to it, and each one, in any process, leaves
-    a trace in the -shm. A modification time that changes without such a trace is a foreign write.
+    A file that was deleted, moved or replaced is no longer at its path. An overwritten file still
+    is at its path, but in WAL mode only checkpoints write to it, and each one, in any process,
+    leaves a trace in the -shm. A modification time that changes without such a trace is a foreign
+    write.
 
     A failed check is final: by then a connection may have mixed the pages of two files.
 
@@ -131,7 +133,7 @@ class DatabaseFile:
         )
         # Creates both files, which stay until the last connection is closed.
         self.connection.execute("SELECT name FROM sqlite_master").fetchone()
-        # It is used on the event loop too.
+        # The event loop uses this connection, too.
         self.connection.execute("PRAGMA busy_timeout=0")
         # Kept open: when a process closes any descriptor of a file, it loses all its locks on it,
         # including SQLite's.
@@ -216,7 +218,7 @@ class DatabaseFile:
     def _fail(self, name: Path, what: str) -> NoReturn:
         with self._lock:
             with suppress(OSError):
-                # Another worker has found out more.
+                # Another worker has already detected that the file was overwritten.
                 if _identity(self._set_aside) == self._wal_identity:
                     name, what = self._path, "overwritten"
             if not self._is_replaced:
@@ -245,7 +247,7 @@ class DatabaseFile:
             # The next process to open the file would replay them.
             if _identity(self._wal) == self._wal_identity:
                 self._wal.replace(self._set_aside)
-            # It counts frames that are gone.
+            # The -shm counts frames of the removed -wal.
             if _identity(self._shm) == self._shm_identity:
                 self._shm.unlink()
 

@@ -1,4 +1,4 @@
-"""Worker threads for blocking database calls, in lanes that cannot take each other's threads."""
+"""Separate thread pools for reads, writes and streams."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ STEP_ASIDE, MAX_STEPS_ASIDE = 0.001, 50
 class Lane:
     """A fixed number of threads, which calls take in FIFO order.
 
-    It belongs to no event loop: a test client outside a ``with`` block runs one for each request.
+    Not bound to an event loop, because TestClient outside ``with`` starts one per request.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The schema: upgrading a database to head by its migrations, and checking that it is at head."""
+"""Upgrades a database's schema to head by its migrations, and checks that it is at head."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +85,7 @@ def _refuse_orphans(connection: Connection) -> None:
 
 
 def _used_ids(connection: Connection) -> dict[str, int]:
-    """Return the highest id that each AUTOINCREMENT table of SQLite has handed out."""
+    """Return the highest id that each AUTOINCREMENT table of SQLite has used."""
     if connection.dialect.name != "sqlite" or not inspect(connection).has_table("sqlite_sequence"):
         return {}
     query = """
@@ -129,7 +129,7 @@ def upgrade_to_head(connection: Connection) -> None:
         # alembic.command.upgrade() does the same, but loads env.py.
         opts={
             "fn": lambda current, _: revisions()._upgrade_revs("head", current),  # noqa: SLF001 - no public name
-            # For the naming convention, as in migrations/env.py.
+            # Pass the metadata, which carries the naming convention.
             "target_metadata": SQLModel.metadata,
         },
     )
@@ -167,7 +167,7 @@ def require_schema(connection: Connection) -> None:
     """Raise unless the schema is the one that this version of the service needs.
 
     Raises:
-        SetupError: it is another one.
+        SetupError: the database has another schema.
     """
     require_known_schema(connection)
     head, current = revisions().get_current_head(), _revision(connection)

@@ -1,7 +1,7 @@
 """Compares a database's schema with the models, on either engine.
 
 The models' metadata creates its schema in a scratch database, and the same queries describe both.
-So a definition that an engine merely spells differently is no difference.
+So a definition that an engine merely spells differently does not count.
 """
 
 import re
@@ -91,7 +91,7 @@ def require_complete(connection: Connection, stored: Schema) -> None:
         stored: its schema.
 
     Raises:
-        SetupError: it lacks some, which the message names.
+        SetupError: some are missing; the message names them.
     """
     missing = []
     for table in SQLModel.metadata.sorted_tables:
@@ -106,7 +106,7 @@ def require_complete(connection: Connection, stored: Schema) -> None:
 
 
 def missing_sequences(connection: Connection, stored: Schema) -> Iterator[str]:
-    """Yield a line for each table of PostgreSQL that gives its new rows no ids."""
+    """Yield a line for each table of PostgreSQL that generates no ids for new rows."""
     for table, key in _tables_with_ids(connection):
         definition = stored.get(table, {}).get(f"column {key}", "DEFAULT")
         if "DEFAULT" not in definition and "GENERATED" not in definition:
@@ -141,7 +141,7 @@ def sequences_behind(connection: Connection) -> Iterator[str]:
 
 
 def _tables_with_ids(connection: Connection) -> Iterator[tuple[str, str]]:
-    """Yield name and key column of the tables whose ids PostgreSQL gives out."""
+    """Yield name and key column of the tables whose ids PostgreSQL generates."""
     if connection.dialect.name == "postgresql":
         for table in SQLModel.metadata.sorted_tables:
             if len(table.primary_key) == 1:

@@ -1,4 +1,4 @@
-"""Preparing a database before it is used: by the service, by a command, by a course's code."""
+"""Prepares a database for the service, a command or course code."""
 
 import os
 import sys
@@ -34,7 +34,7 @@ def prepare(settings: Settings, engine: Engine) -> None:
     """Upgrade the schema to head; with ``auto_setup=False``, only check that it is there.
 
     Raises:
-        SetupError: the database cannot be used, or its schema does not fit the service.
+        SetupError: the database cannot be used, or the service cannot use its schema.
     """
     _require_writable(engine.url)
     if settings.auto_setup and not is_at_head(engine):
@@ -70,7 +70,7 @@ def configured_engine() -> Engine:
 
 
 def replaced_engine() -> Engine | None:
-    """Return the engine that course code has put into ``app.db.engine``, if any."""
+    """Return the engine that course code assigned to ``app.db.engine``, if any."""
     assigned: Engine | None = vars(sys.modules["app.db"]).get("engine")
     return None if assigned is configured_engine() else assigned
 
@@ -89,7 +89,7 @@ def open_session(database_url: str | None = None) -> Iterator[Session]:
     """Yield a session for a command, by default on the configured database.
 
     Raises:
-        SetupError: there is no such database, or its schema does not fit the service.
+        SetupError: there is no such database, or the service cannot use its schema.
     """
     engine = create_db_engine(database_url or load_settings().database_url)
     require_file(engine.url)

@@ -16,7 +16,7 @@ from app.models import INTEGER_MAX, USER_ID_MAX
 
 # Lines of SQLite about values, which value_problems() names with their rows.
 _ABOUT_VALUES = re.compile(r"(?:NULL|TEXT|NUMERIC) value in |CHECK constraint failed in ")
-# Lines of SQLite to read, and to show.
+# Maximum lines of SQLite's output to read, and to show.
 MAX_READ, MAX_DAMAGE = 100_000, 20
 # SQLite's types of the values of a column.
 _TYPES = {int: ("integer",), float: ("real", "integer"), str: ("text",), datetime: ("text",)}

@@ -42,9 +42,9 @@ class Deadline(threading.local):
 
 
 class KeptConnection:
-    """A connection that stays open. SQLAlchemy has begun on it once and for all.
+    """A connection that stays open inside one SQLAlchemy transaction, which never ends.
 
-    So SQLAlchemy does nothing at either end of a transaction, which is a statement of the driver's.
+    BEGIN and COMMIT are plain driver statements, so SQLAlchemy adds no cost to them.
     """
 
     def __init__(self, engine: Engine, wait: float, steps: int | None) -> None:

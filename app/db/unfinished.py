@@ -1,4 +1,4 @@
-"""Folders for files that are moved to their place when they are complete."""
+"""Temporary folders for unfinished files, which are moved to their place once complete."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment] # checked before use
 
-# Marks a folder as made here. Its process holds a lock on it, which ends with the process.
+# Marks a folder as created by this module. Its process locks the file until it ends.
 LOCK = ".movie-service-unfinished"
 
 
@@ -25,7 +25,7 @@ def unfinished_folder(parent: Path, prefix: str) -> Iterator[Path]:
     lock file, or of a process that runs stays as it is.
 
     Args:
-        parent: where to make it.
+        parent: where to create the folder.
         prefix: how its name begins.
     """
     for folder in parent.glob(f"{escape(prefix)}*"):

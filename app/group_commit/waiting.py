@@ -50,7 +50,7 @@ class GroupCommit:
 
     Args:
         database: where to store ratings.
-        timeout: seconds that a rating may wait for the commit before its own.
+        timeout: seconds that a rating may wait for the preceding commit.
     """
 
     def __init__(self, database: Database, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP layer: what holds for every request, whichever route answers it.
+"""The HTTP layer: behaviour shared by all requests.
 
 The rest of the application imports these names, and no module of this package.
 """
@@ -41,7 +41,7 @@ def add_http_layer(app: FastAPI, service: Service) -> None:
     Its middleware is, from the outermost: the HTTP layer, the capabilities' middleware and CORS.
 
     Raises:
-        SetupError: a setting holds an origin or a host name that no browser sends.
+        SetupError: a setting contains an origin or a host name that no browser sends.
     """
     hosts = [*map(normalize_allowed_host, service.settings.allowed_hosts)]
     origins = [*map(normalize_origin, service.settings.cors_origins)]

@@ -1,4 +1,4 @@
-"""The address that the server listens on, which an application is not told."""
+"""Finds the address that the server listens on, which ASGI does not pass to an application."""
 
 import sys
 from pathlib import Path

@@ -20,7 +20,7 @@ PRIVATE = (
     ".internal",  # reserved by ICANN for private use in 2024
     ".home.arpa",  # RFC 8375: for home networks, public DNS has no names below it
     ".test",  # RFC 6761: never delegated
-    # Not reserved, but not delegated either: nobody can register a name.
+    # Not reserved, but not delegated either: these names cannot be registered.
     ".lan",  # routers
     ".svc",  # Kubernetes: NAME.NAMESPACE.svc
 )

@@ -129,7 +129,7 @@ def _prefers_gzip(accept_encoding: str) -> bool:
     return weight_of_gzip > 0 and weight_of_gzip >= weights.get("identity", 0.0)
 
 
-# Raises unless a movie is as its caller expects; called with the stored movie.
+# Checks the stored movie, and raises if the caller's precondition fails.
 Precondition = Callable[[MovieRead], None]
 
 

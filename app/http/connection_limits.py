@@ -114,7 +114,7 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
 
     @property
     def is_behind(self) -> bool:
-        """Whether requests wait for earlier ones to be answered."""
+        """Return whether requests wait for earlier ones to be answered."""
         return bool(self.pipeline or self._unparsed)
 
     def _parse(self) -> None:

@@ -87,7 +87,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
         412, "The movie has changed since it was read: get it again"
     ),
     errors.WrongApiKey: ErrorResponse(
-        401, "This needs the service's API key in the header X-API-Key",
+        401, "Send the API key in the header X-API-Key",
         {"WWW-Authenticate": "ApiKey"},
     ),
     errors.UnsupportedEncoding: ErrorResponse(415, None, {"Accept-Encoding": "identity"}),
@@ -109,7 +109,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     ),
     errors.SequenceBehind: ErrorResponse(
         503,
-        "The database hands out no ids, or ids that are taken, nothing was stored. "
+        "An id sequence is missing or behind the stored ids, nothing was stored. "
         "To get the fix, run: uv run python scripts/db.py check",
         RETRY,
     ),
@@ -120,7 +120,7 @@ ERROR_RESPONSES: dict[type[Exception], ErrorResponse] = {
     ),
     errors.SetupError: ErrorResponse(503, None, RETRY),
     InvalidHost: ErrorResponse(400, None),
-    # Nobody receives it: the status is for the access log, as nginx has it.
+    # Only for the access log, as in nginx: the client no longer receives it.
     errors.ClientDisconnected: ErrorResponse(499, "The client has disconnected"),
     RequestValidationError: ErrorResponse(422, None, body=InputErrorBody),
     UnreadableBody: ErrorResponse(400, "There was an error parsing the body"),

@@ -1,4 +1,4 @@
-"""The outermost layer, which every request passes: one class, a function for each duty."""
+"""The outermost middleware. Each duty is one function."""
 
 import asyncio
 import logging

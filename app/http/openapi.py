@@ -160,7 +160,7 @@ def _complete_parameters(operation: dict[str, Any]) -> None:
     for parameter in parameters:
         if parameter["in"] == "query" and not parameter["required"]:
             parameter["allowEmptyValue"] = True
-        # null stands for an absent parameter; a client cannot send it.
+        # null means an absent parameter; a client cannot send it.
         match parameter["schema"]:
             case {"anyOf": [schema, {"type": "null"}]}:
                 del parameter["schema"]["anyOf"]

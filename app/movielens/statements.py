@@ -115,8 +115,9 @@ MERGE_RATING = _merge_given(postgresql.insert(RATING))
 def merge_ratings_on_sqlite(count: int) -> str:
     """Return the multi-row upsert for SQLite.
 
-    Its parameters are the fields of each RatingRow in turn, as SQLite stores them. The statement is
-    plain text: processing the parameters in SQLAlchemy would take as long as storing the rows.
+    Its parameters are the fields of each RatingRow, row by row, as SQLite stores them. The
+    statement is plain text: processing the parameters in SQLAlchemy would take as long as storing
+    the rows.
     """
     sql = str(_merge_given(sqlite.insert(RATING)).compile(dialect=sqlite.dialect()))
     marks = "(?, ?, ?, ?)"

@@ -150,5 +150,8 @@ ANALYZE_ON_POSTGRESQL = text("ANALYZE neighbour")
 
 @cache
 def stage_on_sqlite(count: int) -> str:
-    """Return an INSERT of ``count`` staged neighbours. Its parameters are their columns in turn."""
+    """Return an INSERT of ``count`` staged neighbours.
+
+    Its parameters are the columns, row by row.
+    """
     return f"INSERT INTO staged_neighbour VALUES {', '.join(['(?, ?, ?)'] * count)}"  # noqa: S608 - constants

@@ -6,7 +6,7 @@ libraries are left out. The first call in a worker thread is a hop, because it c
 in another file. A second number counts returns and suspensions as well, within each thread.
 
 The requests run in process on the starter movies in a scratch SQLite database, with the default
-settings. They call the ASGI application directly, since a test client would suspend it more often.
+settings. They call the ASGI application directly: a test client would suspend it more often.
 Each request is repeated first, so that everything is warm. A write precedes it, so that the read
 cache is empty.
 

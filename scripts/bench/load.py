@@ -57,7 +57,7 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Successful requests per second."""
+        """Return successful requests per second."""
         return (self.requests - self.errors) / self.seconds
 
 

@@ -45,24 +45,24 @@ class Ratings(NamedTuple):
 
     @property
     def likes(self) -> "Ratings":
-        """The ratings that are likes."""
+        """Return the ratings that are likes."""
         return self.only(self.scores >= statements.LIKE)
 
     @property
     def matrix(self) -> sparse.csr_array:
-        """The matrix of users times movies, with 1 for each rating."""
+        """Return the matrix of users times movies, with 1 for each rating."""
         ones = np.ones(len(self.users), np.float32)
         shape = len(self.user_ids), len(self.movie_ids)
         return sparse.csr_array((ones, (self.users, self.movies)), shape=shape)
 
     @property
     def counts(self) -> Ids:
-        """Each movie's number of ratings."""
+        """Return each movie's number of ratings."""
         return np.bincount(self.movies, minlength=len(self.movie_ids))
 
     @property
     def totals(self) -> Floats:
-        """Each movie's sum of scores."""
+        """Return each movie's sum of scores."""
         return np.bincount(self.movies, self.scores, minlength=len(self.movie_ids)).astype(
             np.float64
         )

@@ -77,7 +77,7 @@ def contents(path: Path) -> tuple[set[int], list[str]]:
 
 @pytest.fixture
 def filled_url(sqlite_url: str, tmp_path: Path) -> str:
-    """A database that takes a moment to copy."""
+    """Return a database that takes a moment to copy."""
     with closing(sqlite3.connect(tmp_path / "movies.db")) as connection:
         connection.executescript(FILL)
     return sqlite_url
@@ -188,7 +188,7 @@ def test_first_of_two_copies_to_one_file_stays(sqlite_url: str, tmp_path: Path) 
 
 @pytest.fixture
 def _no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the file system refuse hard links, as FAT does."""
+    """Make the file system refuse hard links, as FAT does."""
 
     def refuse(_source: object, target: Path, **_: object) -> NoReturn:
         if Path(target).exists():

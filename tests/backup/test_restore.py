@@ -36,7 +36,7 @@ def add(path: Path, title: str) -> None:
 
 @pytest.fixture
 def database(sqlite_url: str) -> Path:
-    """A database with a movie that its copy lacks."""
+    """Return a database with a movie that its copy lacks."""
     path = Path(str(make_url(sqlite_url).database))
     add(path, "Copied")
     backup(sqlite_url, path.with_name("copy.db"))
@@ -46,13 +46,13 @@ def database(sqlite_url: str) -> Path:
 
 @pytest.fixture
 def copy(database: Path) -> Path:
-    """A copy of the database from before its last movie."""
+    """Return a copy of the database from before its last movie."""
     return database.with_name("copy.db")
 
 
 @pytest.fixture
 def user(database: Path) -> Iterator[sqlite3.Connection]:
-    """An idle connection of another process, like a server's between two requests."""
+    """Yield an idle connection of another process, like a server's between two requests."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("SELECT * FROM movie").fetchall()

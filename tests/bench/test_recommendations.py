@@ -1,4 +1,4 @@
-"""The evaluation of recommendations: what is held out, the metric, and the comparison."""
+"""The evaluation of recommendations: the held-out ratings, the metric, and the comparison."""
 
 import math
 from pathlib import Path

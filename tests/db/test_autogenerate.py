@@ -136,7 +136,7 @@ CHANGES = {
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the project, whose revisions replace those that the service knows."""
+    """Yield a copy of the project, whose revisions replace those that the service knows."""
     project = copy_of_project(tmp_path / "copy")
     monkeypatch.setattr(migrations, "PROJECT_ROOT", project)
     migrations.revisions.cache_clear()
@@ -146,7 +146,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> MetaData:
-    """A copy of the models' metadata to change, which replaces the original."""
+    """Return a copy of the models' metadata to change, which replaces the original."""
     copy = MetaData(naming_convention=SQLModel.metadata.naming_convention)
     for table in SQLModel.metadata.sorted_tables:
         table.to_metadata(copy)

@@ -120,7 +120,7 @@ def session():
 def client(session):
     return TestClient(app)
 """
-# Two files whose tests create the same titles, as they may on a database of their own.
+# Two files whose tests create the same titles, as they may on separate databases.
 TESTS = """
 from sqlmodel import select
 
@@ -181,7 +181,7 @@ def create_tables() -> None:
 
 
 def do_nothing() -> None:
-    """Leave it to the application."""
+    """Let the application create the schema."""
 
 
 @pytest.mark.parametrize(

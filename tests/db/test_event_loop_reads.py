@@ -30,7 +30,7 @@ from tests.helpers import SAMPLES, store
 from tests.operations import READING
 from tests.server import DEADLINE_SECONDS, serving
 
-# Except those that read nothing, or always read in a worker thread.
+# All reads, except those that read nothing or always use a worker thread.
 READS = [
     *(op.url for op in READING if not re.search(r"/health|/ready|/recommendations|\.csv", op.path)),
     "/movies?q=a&sort=-average_rating&limit=3&offset=1",
@@ -111,7 +111,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def path_without_wal(sqlite_url: str, tmp_path: Path) -> Path:
-    """A database with movies that is not in WAL mode."""
+    """Return a database with movies that is not in WAL mode."""
     path = tmp_path / "movies.db"
     engine = create_db_engine(sqlite_url)
     store(engine, *SAMPLES)
@@ -346,7 +346,7 @@ def unreadable(folder: Path) -> Iterator[None]:
         for link in Path("/proc/self/fd").iterdir()
         if link.is_symlink()
         and link.readlink().is_relative_to(folder)
-        and link.readlink().suffix != ".db-shm"  # holds the locks
+        and link.readlink().suffix != ".db-shm"  # contains the locks
     ]
     copies = {number: os.dup(number) for number in opened}
     with Path(os.devnull).open("wb") as not_for_reading:

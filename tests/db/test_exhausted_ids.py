@@ -1,4 +1,4 @@
-"""No id above the largest one is used, on SQLite too, which could count further."""
+"""Ids stop at PostgreSQL's largest INTEGER, also on SQLite, which allows larger ones."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,7 +15,7 @@ ALL_IDS_USED = {"detail": "All ids are used, nothing was stored"}
 
 @pytest.fixture(autouse=True)
 def _all_ids_used(engine: Engine) -> None:
-    """A movie, and id counters at the largest id."""
+    """Store a movie, and set the id counters to the largest id."""
     store(engine, HEAT)
     with engine.begin() as connection:
         for table in ("movie", "rating"):

@@ -32,7 +32,7 @@ IMPATIENT = Limits(ping_timeout=0.5, connect_timeout=2, read_timeout=3.0)
 
 @pytest.fixture(scope="module")
 def primary() -> Iterator[Server]:
-    """A migrated server for this module."""
+    """Yield a migrated server for this module."""
     with new_server() as server:
         migrate(server.url)
         yield server

@@ -58,12 +58,12 @@ WRITES: tuple[tuple[str, str, dict[str, object] | None, int], ...] = (
     ("DELETE", "/movies/5/ratings/1", None, 204),
 )
 
-# Permissions apply to root too without its privilege to bypass them.
+# Without this privilege, permissions apply to root, too.
 WITHOUT_PRIVILEGES = (
     ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 )
 SERVE = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"]
-# Serves one database after the other, with and without auto_setup, and prints the exit codes.
+# Serves each database with and without auto_setup, and prints the exit codes.
 SERVE_EACH = """
 import sys
 import uvicorn
@@ -82,7 +82,7 @@ for url in sys.argv[1:]:
 
 @pytest.fixture(params=ENGINES)
 def catalogue_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A new database with five movies, the last of which user 1 has rated."""
+    """Yield a new database with five movies, the last of which user 1 has rated."""
     with new_database(request.param, tmp_path, migrated=True) as url:
         engine = create_db_engine(url)
         with Session(engine) as session:
@@ -123,7 +123,7 @@ class RatingLoad:
     def rate_until_killed(self, server: ServerProcess, kill: int) -> None:
         """Rate with several clients, and kill the server meanwhile."""
         before = len(self.acknowledged)
-        # The kills come at different points of the load.
+        # Kill at different points of the load.
         enough = before + 10 + kill * 37 % 100
         with ThreadPoolExecutor(RATING_CLIENTS) as pool:
             clients = [
@@ -301,7 +301,7 @@ class SmallFileSystem:
 
 @pytest.fixture
 def small_file_system(tmp_path: Path) -> Iterator[SmallFileSystem]:
-    """A file system to fill up."""
+    """Yield a file system to fill up."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
@@ -316,7 +316,7 @@ def small_file_system(tmp_path: Path) -> Iterator[SmallFileSystem]:
 
 @pytest.fixture(params=["page limit", "file system"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> PageLimit | SmallFileSystem:
-    """A disk to fill up."""
+    """Return a disk to fill up."""
     if request.param == "page limit":
         return PageLimit(tmp_path)
     small: SmallFileSystem = request.getfixturevalue("small_file_system")
@@ -574,7 +574,7 @@ def complaints(log: str) -> str:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A folder for an unusable database."""
+    """Return a folder for an unusable database."""
     folder = tmp_path / "data"
     folder.mkdir()
     return folder

@@ -35,7 +35,7 @@ RATING = {"movie_id": 1, "user_id": 1, "score": 5}
 
 @pytest.fixture
 def database(sqlite_template: Path, tmp_path: Path) -> Path:
-    """A database with a movie, in its own folder."""
+    """Return a database with a movie, in its own folder."""
     folder = tmp_path / "data"
     folder.mkdir()
     path = Path(shutil.copy(sqlite_template, folder / "movies.db"))
@@ -47,7 +47,7 @@ def database(sqlite_template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other(database: Path) -> Path:
-    """A backup of the database with a second movie."""
+    """Return a backup of the database with a second movie."""
     path = database.with_name("other.db")
     backup(f"sqlite:///{database}", path)
     engine = create_db_engine(f"sqlite:///{path}")
@@ -477,7 +477,7 @@ def test_backup_copied_over_the_file_of_two_workers_stays_unchanged(
     assert frames_beside(database) == 0
 
 
-# What is not a replaced file.
+# Changes that must not count as a replaced file.
 
 
 def test_checkpoints_vacuum_and_other_writers_are_not_taken_for_a_replaced_file(

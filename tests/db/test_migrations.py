@@ -370,7 +370,7 @@ def test_upgrade_normalizes_stored_text(alembic_url: str) -> None:
         ("  The\u3000Thing ", "science  fiction/horror"),
         ("Ame\u0301lie", "Come\u0301die"),
         ("Sola\u00adris\u200b", "\ufeffsci-fi"),
-        # Duplicates of a title that is stored, and of one that the upgrade creates.
+        # Duplicates of a stored title, and of a title that the upgrade creates.
         ("He\u200bat", "drama"),
         ("Am\u200be\u0301lie", "Drama"),
         # These have no valid normal form.

@@ -20,9 +20,9 @@ from app.main import create_app
 from tests.databases import POSTGRES_URL, SET_POSTGRES_URL, locked
 from tests.server import DEADLINE_SECONDS, free_port, is_listening, wait_until
 
-# Debian installs it where only root's PATH leads.
+# Debian installs PgBouncer in a folder that only root's PATH includes.
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-# It refuses to run as root.
+# PgBouncer refuses to run as root.
 USER = "postgres" if os.geteuid() == 0 else None
 # The minimum. In particular no ignore_startup_parameters.
 CONFIGURATION = """
@@ -50,11 +50,11 @@ pytestmark = [
 
 @pytest.fixture
 def pooled_url(postgres_url: str) -> Iterator[str]:
-    """The URL of PgBouncer in front of a migrated, empty database."""
+    """Yield the URL of PgBouncer in front of a migrated, empty database."""
     url, port = make_url(postgres_url), free_port()
     credentials = f" user={url.username}" if url.username else ""
     credentials += f" password='{url.password}'" if url.password else ""
-    # Not in pytest's folder, which only root may enter.
+    # Not in pytest's folder: only root may enter it.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         configuration = Path(folder) / "pgbouncer.ini"

@@ -38,7 +38,7 @@ NO_PERMISSION = {
     "DELETE on the tables, and USAGE and SELECT on the sequences."
 }
 SEQUENCE_BEHIND = {
-    "detail": "The database hands out no ids, or ids that are taken, nothing was stored. "
+    "detail": "An id sequence is missing or behind the stored ids, nothing was stored. "
     "To get the fix, run: uv run python scripts/db.py check"
 }
 BEHIND = (
@@ -62,7 +62,7 @@ TITLES = (
 
 @pytest.fixture
 def catalogue(repository: MovieRepository) -> list[str]:
-    """The titles above, stored in no order."""
+    """Return the titles above, stored in no order."""
     titles = sorted(TITLES, key=lambda title: title[::-1])
     for title in titles:
         repository.create(title=title, year=2000)
@@ -94,7 +94,7 @@ def test_search_finds_the_titles_whose_keys_contain_its_words(
 
 @pytest.fixture
 def service(postgres_url: str) -> Iterator[TestClient]:
-    """A client of the application on PostgreSQL, with one movie."""
+    """Yield a client of the application on PostgreSQL, with one movie."""
     app = create_app(Settings(database_url=postgres_url, auto_setup=False))
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.post("/movies", json={"title": "Heat", "year": 1995}).status_code == 201
@@ -103,7 +103,7 @@ def service(postgres_url: str) -> Iterator[TestClient]:
 
 @pytest.fixture
 def administrator(postgres_url: str) -> Iterator[Connection]:
-    """A connection outside the service, in autocommit mode."""
+    """Yield a connection outside the service, in autocommit mode."""
     engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         yield connection
@@ -115,7 +115,7 @@ def end_backends(administrator: Connection) -> int:
     Returns:
         The number of connections.
     """
-    # Waits up to a minute for each to end.
+    # Wait up to a minute for each thread to end.
     ended = administrator.exec_driver_sql(
         "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -260,7 +260,7 @@ def test_connections_to_a_read_only_server_leave_the_pool(
     with ExitStack() as connections:
         for _ in range(10):
             connection = connections.enter_context(engine.connect())
-            # Holds for the whole session, as after a demotion.
+            # Applies to the whole session, as after a demotion.
             connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
             connection.commit()
 
@@ -314,7 +314,7 @@ def test_concurrent_changes_of_the_same_movies_neither_deadlock_nor_miscount(
 
 @pytest.fixture
 def reader_url(postgres_url: str, administrator: Connection) -> Iterator[str]:
-    """The URL of a role that may read all tables and write none."""
+    """Yield the URL of a role that may read all tables and write none."""
     name = f"reader_{uuid4().hex}"
     for statement in (
         f"CREATE ROLE {name} LOGIN PASSWORD 'reader'",
@@ -401,7 +401,7 @@ def test_rename_that_deadlocks_is_retried_once(
     service: TestClient, administrator: Connection
 ) -> None:
     service.post("/movies", json={"title": "Ronin", "year": 1998})
-    # So that PostgreSQL rolls back the service's transaction and not this one.
+    # Makes PostgreSQL roll back the service's transaction instead of this one.
     administrator.exec_driver_sql("SET deadlock_timeout = '1h'")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     waiting += " AND datname = current_database()"

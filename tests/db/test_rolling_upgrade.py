@@ -18,14 +18,14 @@ from app.tables import MOVIE_GENRE
 from tests.helpers import HEAT, problems_of, store
 from tests.server import PROJECT_PARTS, Commands, running_server
 
-# Its last revision is d2b7e4c91f06.
+# The last revision of the previous release is d2b7e4c91f06.
 PREVIOUS_RELEASE = "e3a6fe3ca3e0a89ab48fa7520f1534430f05ef13"
 GIT = shutil.which("git")
 
 
 @pytest.fixture
 def previous(tmp_path: Path) -> Path:
-    """The folder of the previous release, from the project's history."""
+    """Return the folder of the previous release, from the project's history."""
     archive = subprocess.run(  # noqa: S603 - git itself
         [str(GIT), "-C", str(PROJECT_ROOT), "archive", PREVIOUS_RELEASE, *PROJECT_PARTS],
         capture_output=True,
@@ -107,7 +107,7 @@ def test_previous_version_serves_while_the_new_one_migrates_and_serves(
     assert len(ratings[1]) == 3
     # It still serves, but reports to load balancers that it is not ready.
     assert ready == [503, 200]
-    # Its movie lacks the newer columns until the new version writes it.
+    # A movie of the old version lacks the newer columns until the new version writes it.
     assert 7 not in action
     assert left_out == [
         "movie 7 (Ronin (again!)): search key is out of date",

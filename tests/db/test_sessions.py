@@ -12,7 +12,7 @@ from tests.operations import SHARING_A_DATABASE, Operation, store_what_examples_
 
 @pytest.fixture
 def sessions(app: FastAPI) -> list[Session]:
-    """The sessions of all requests, which are therefore not garbage-collected."""
+    """Return the sessions of all requests, which are therefore not garbage-collected."""
     sessions: list[Session] = []
 
     async def keep_session(request: Request) -> Session:
@@ -29,7 +29,7 @@ def holds_a_transaction(app: FastAPI) -> bool:
     if engine.dialect.name == "postgresql":
         return bool(engine.pool.checkedout())
     with engine.connect() as connection:
-        # Cannot empty the WAL while another connection reads or writes.
+        # A checkpoint cannot empty the WAL while another connection reads or writes.
         return bool(connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()[0])
 
 

@@ -175,7 +175,7 @@ def test_database_of_a_newer_version_is_refused_and_left_unchanged(
 
 
 @pytest.mark.parametrize("auto_setup", [True, False])
-def test_file_that_is_no_database_is_refused_and_left_unchanged(
+def test_file_that_is_not_a_database_is_refused_and_left_unchanged(
     auto_setup: bool,  # noqa: FBT001 - a parameter of the test
     tmp_path: Path,
 ) -> None:
@@ -222,7 +222,7 @@ def test_start_waits_for_a_locked_new_database(hold: str, tmp_path: Path) -> Non
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(start)
         assert connecting.wait(DEADLINE_SECONDS)
-        # Time to meet the lock. A slower service finds no lock, and passes too.
+        # Long enough to meet the lock. A slower service finds no lock, and passes, too.
         wait([started], timeout=0.1)
         started_too_early = started.done()
         holder.close()

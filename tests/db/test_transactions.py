@@ -42,13 +42,13 @@ def service_session(engine: Engine) -> Iterator[ServiceSession]:
 
 @pytest.fixture
 def engine(any_engine: Engine) -> Engine:
-    """The engine behind ``repository`` and ``session``."""
+    """Return the engine behind ``repository`` and ``session``."""
     return any_engine
 
 
 @pytest.fixture
 def session(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Session]:
-    """A session as the service makes it for a request, or a plain one."""
+    """Yield a session as the service makes it for a request, or a plain one."""
     is_service = request.node.callspec.params["any_engine"] == "service"
     make = service_session if is_service and engine.dialect.name == "sqlite" else Session
     with make(engine) as session:
@@ -67,7 +67,7 @@ def create_and_raise(session: Session) -> None:
     raise Interrupted
 
 
-# What a caller does before it calls a verb.
+# Actions of a caller before it calls a verb.
 
 
 def add(session: Session) -> None:
@@ -240,7 +240,7 @@ def test_threads_that_write_based_on_a_read_lose_no_update(engine: Engine) -> No
 # Inside the caller's transaction.
 
 
-# What the caller does, and the titles after its commit.
+# An action of the caller, and the titles after its commit.
 CALLERS: dict[Callable[[Session], None], list[str]] = {
     add: ["Heat", "Ronin", "Alien"],
     flush: ["Heat", "Ronin", "Alien"],
@@ -524,7 +524,7 @@ def test_events_are_logged_after_the_outermost_commit(
     assert events == ["movie.created", "rating.added"]
 
 
-# Engines that others set up.
+# Engines set up by other code.
 
 
 def test_plain_engine_reads_one_snapshot(sqlite_url: str) -> None:

@@ -83,7 +83,7 @@ class Group:
 
     @property
     def commits(self) -> int:
-        """The number of transactions that have stored ratings."""
+        """Return the number of transactions that have stored ratings."""
         return self._commits.count
 
     @contextmanager
@@ -109,7 +109,7 @@ class Group:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings with which a rating waits as long as the test needs."""
+    """Return settings with which a rating waits as long as the test needs."""
     return Settings(database_url=database_url, auto_setup=False, busy_timeout=DEADLINE_SECONDS)
 
 
@@ -340,7 +340,7 @@ class Subclass(MovieRepository):
 
 @pytest.fixture
 def other_engine(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
-    """An engine on another database, with one movie."""
+    """Yield an engine on another database, with one movie."""
     engine = create_db_engine(f"sqlite:///{copy(sqlite_template, tmp_path / 'other.db')}")
     store(engine, HEAT)
     yield engine

@@ -1,1 +1,1 @@
-"""Tests of app/http: what holds for every request and response."""
+"""Tests of app/http: behaviour shared by all requests and responses."""

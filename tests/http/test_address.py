@@ -36,7 +36,7 @@ ADDRESSES = {
 }
 
 
-def test_address_is_the_one_that_uvicorns_options_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_follows_uvicorns_options(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for command in ADDRESSES:
         monkeypatch.setattr(sys, "argv", command.split())

@@ -17,13 +17,13 @@ REFUSED = {"detail": "The service does not answer to this host name"}
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite only, which has the read cache; the engine makes no other difference here."""
+    """Return only SQLite, which has the read cache; the engine does not matter otherwise."""
     return sqlite_url
 
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings that name two hosts."""
+    """Return settings that name two hosts."""
     return Settings(
         database_url=database_url,
         auto_setup=False,
@@ -33,7 +33,7 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 def server(app: FastAPI) -> Iterator[Server]:
-    """The application on a socket, for requests that no HTTP client sends."""
+    """Yield the application on a socket, for requests that no HTTP client sends."""
     with serving(app) as server:
         yield server
 
@@ -107,7 +107,7 @@ def test_request_without_exactly_one_host_is_400(server: Server) -> None:
         b"GET /movies HTTP/1.1\r\n": 400,
         b"GET /movies HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n": 400,
         b"GET /movies HTTP/1.0\r\nHost: localhost\r\nHost: evil.example\r\n": 400,
-        # HTTP 1.0 needs none.
+        # HTTP 1.0 does not require a Host header.
         b"GET /movies HTTP/1.0\r\n": 200,
     }
     bodies = {200: b"[]", 400: b'{"detail":"The request must have one Host header"}'}

@@ -24,7 +24,7 @@ KEY = "The-Right-Key-0815"
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings with an API key."""
+    """Return settings with an API key."""
     return Settings(database_url=database_url, auto_setup=False, api_key=SecretStr(KEY))
 
 
@@ -61,7 +61,7 @@ def test_write_without_the_key_is_401_and_stores_nothing(
     key = KEY.encode()
     wrong = [None, b"", b"wrong", key[:-1], key + b"x", key.lower(), b"x" * 100_000]
     wrong += ["Schlüssel".encode(), b"\xff\xfe\x80"]
-    refusal = {"detail": "This needs the service's API key in the header X-API-Key"}
+    refusal = {"detail": "Send the API key in the header X-API-Key"}
 
     failures = [
         (str(operation), sent, answer)

@@ -32,13 +32,13 @@ def refusal(limit: int = LIMIT) -> dict[str, str]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings with a small limit."""
+    """Return settings with a small limit."""
     return Settings(database_url=database_url, auto_setup=False, max_body_bytes=LIMIT)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path) -> Iterator[Server]:
-    """A real server with a small limit, shared by tests that leave no data in it."""
+    """Yield a real server with a small limit, shared by tests that leave no data in it."""
     path = shutil.copy(sqlite_template, tmp_path_factory.mktemp("server"))
     settings = Settings(database_url=f"sqlite:///{path}", auto_setup=False, max_body_bytes=LIMIT)
     with serving(create_app(settings)) as server:

@@ -84,7 +84,7 @@ def test_openapi_document_is_compressed_and_has_an_etag(app: FastAPI) -> None:
 def test_openapi_document_is_built_once_and_outside_the_event_loop(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To build it takes longer than a hundred reads, which would wait."""
+    """Building it on the event loop would delay a hundred reads."""
     app = create_app(Settings(database_url=sqlite_url))
     running: list[bool] = []
     build = app.openapi

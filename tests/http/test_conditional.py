@@ -100,7 +100,7 @@ def test_every_read_is_304_for_a_matching_etag(client: TestClient, engine: Engin
 
 
 @with_and_without_cache
-def test_etag_matches_as_proxies_change_it_and_others_do_not(
+def test_etag_changed_by_a_proxy_matches_and_others_do_not(
     client: TestClient, engine: Engine
 ) -> None:
     store(engine, A_THIRD)
@@ -115,9 +115,7 @@ def test_etag_matches_as_proxies_change_it_and_others_do_not(
 
 
 @with_and_without_cache
-def test_etag_changes_with_the_movie_and_with_nothing_else(
-    client: TestClient, engine: Engine
-) -> None:
+def test_etag_changes_only_when_the_movie_changes(client: TestClient, engine: Engine) -> None:
     store(engine, A_THIRD, Sample("Heat", 1995, "Crime"))
     before = [client.get(f"/movies/{movie_id}").headers["ETag"] for movie_id in (1, 2)]
 
@@ -264,7 +262,7 @@ def test_write_is_412_if_the_movie_changes_while_it_waits_for_the_lock(
 def test_page_is_compressed_on_request(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
     plain = client.get("/movies", headers=PLAIN)
-    # Alternating, so that the cache holds responses of both forms.
+    # Alternating, so the cache has responses of both forms.
     asked = [each for pair in zip(ASKS_FOR_GZIP, DOES_NOT, strict=False) for each in pair]
 
     answers = {

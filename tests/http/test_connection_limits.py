@@ -34,7 +34,7 @@ ENDLESS_HEADS = {
     "header": b"GET /health HTTP/1.1\r\nX-Long: ",
     "trailer": CHUNKED + b"0\r\nX-Trailer: ",
 }
-# What a client sends before it falls silent, in parts; each part but the last is answered.
+# Bytes that a client sends before it stalls, in parts; all but the last get a response.
 UNFINISHED = {
     "nothing": [b""],
     "half a head": [b"GET /health HTTP/1.1\r\nHost: x\r\nX-A: "],
@@ -48,7 +48,7 @@ UNFINISHED = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server shared by the tests that leave no data in it."""
+    """Yield a server shared by the tests that leave no data in it."""
     path = tmp_path_factory.mktemp("server") / "movies.db"
     with serving(create_app(Settings(database_url=f"sqlite:///{path}"))) as server:
         yield server
@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def impatient_server(sqlite_url: str) -> Iterator[Server]:
-    """A server that waits only HEAD_TIMEOUT for a head."""
+    """Yield a server that waits only HEAD_TIMEOUT for a head."""
     limits = Limits(head_timeout=HEAD_TIMEOUT)
     with serving(create_app(Settings(database_url=sqlite_url), limits)) as server:
         yield server
@@ -123,7 +123,7 @@ def test_long_body_in_a_pipeline_arrives_complete(server: Server) -> None:
 @LINUX
 @pytest.mark.slow
 @pytest.mark.ci
-def test_requests_whose_responses_nobody_reads_take_no_memory(tmp_path: Path) -> None:
+def test_unread_responses_use_no_memory(tmp_path: Path) -> None:
     requests = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
     database = f"sqlite:///{tmp_path / 'movies.db'}"
     with running_server(tmp_path, database_url=database) as process, process.client() as client:

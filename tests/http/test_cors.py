@@ -69,7 +69,7 @@ ALLOWED: list[tuple[str, str, str | None]] = [
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite only, which has the read cache; the engine makes no other difference here."""
+    """Return only SQLite, which has the read cache; the engine does not matter otherwise."""
     return sqlite_url
 
 
@@ -123,7 +123,7 @@ def test_refused_request_can_be_read_by_an_allowed_origin(sqlite_url: str) -> No
     assert "X-Trace-Id" in response.headers["Access-Control-Expose-Headers"]
 
 
-def test_cached_response_has_the_permission_of_the_origin_that_asks(client: TestClient) -> None:
+def test_cached_response_has_cors_headers_for_the_requesting_origin(client: TestClient) -> None:
     origins = [LOCAL_PAGES[0], None, LOCAL_PAGES[1], "https://evil.example"]
 
     allowed = [

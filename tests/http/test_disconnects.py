@@ -55,7 +55,7 @@ def test_probes_answer_while_all_readers_are_busy_and_further_reads_are_503(
     busy: list[asyncio.Task[bool]] = []
 
     async def occupy(_request: Request) -> Response:
-        # Four run, and one waits.
+        # Four requests run, and one waits.
         busy.extend(asyncio.ensure_future(database.read_in_thread(release.wait)) for _ in range(5))
         await asyncio.sleep(0)
         return Response()

@@ -60,14 +60,14 @@ def addresses_in(page: str) -> list[str]:
 
 @pytest.fixture
 def app() -> Iterator[FastAPI]:
-    """The application, whose database these tests do not open."""
+    """Yield the application, whose database these tests do not open."""
     with shared_application(Settings()) as app:
         yield app
 
 
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
-    """A client of the application, which has not started."""
+    """Return a client of the application, which has not started."""
     return TestClient(app)
 
 

@@ -47,7 +47,7 @@ class Raising(MovieRepository):
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite only: the engine makes no difference to errors that a repository raises."""
+    """Return only SQLite: a repository raises the same errors on both engines."""
     return sqlite_url
 
 
@@ -63,7 +63,7 @@ def test_error_has_the_response_of_its_nearest_ancestor_and_is_never_a_500(app: 
         child: type[MovieServiceError] = type("Child", (kind,), {})
         grandchild: type[MovieServiceError] = type("Grandchild", (child,), {})
 
-        # Past __init__, whose arguments differ.
+        # Skip __init__, whose arguments differ.
         own, *others = [
             answer(app, each.__new__(each, "The reason")) for each in (kind, child, grandchild)
         ]

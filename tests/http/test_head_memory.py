@@ -22,7 +22,7 @@ CHUNKED = (
 LAST = b"Connection: close\r\n\r\n"
 FIELD = b"a:\r\n"
 TOO_MANY = b"\r\n\r\nThe request has over 100 header fields."
-# 60 kB each, and unfinished.
+# Unfinished heads of 60 kB.
 UNFINISHED = {
     "many fields": START + FIELD * 14_000,
     "long field": START + b"X-Long: " + b"x" * 60_000,
@@ -33,7 +33,7 @@ UNFINISHED = {
 
 @pytest.fixture
 def server(sqlite_url: str) -> Iterator[Server]:
-    """A server in this process."""
+    """Yield a server in this process."""
     with serving(create_app(Settings(database_url=sqlite_url))) as server:
         yield server
 

@@ -10,7 +10,7 @@ from app.main import create_app
 from tests.server import Server, serving
 
 KEY = "right"
-# Before and after the value.
+# White space before and after the value.
 SPACES = [(b"", b" "), (b"", b"\t"), (b" ", b""), (b"\t \t", b" \t ")]
 GET = b"GET /movies/1 HTTP/1.1"
 PATCH = b"PATCH /movies/1 HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2"
@@ -32,7 +32,7 @@ HEADERS = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with an API key. Its requests change nothing."""
+    """Yield a server with an API key. Its requests change nothing."""
     path = tmp_path_factory.mktemp("server") / "movies.db"
     settings = Settings(database_url=f"sqlite:///{path}", api_key=KEY)  # type: ignore[arg-type] # the environment's form
     with serving(create_app(settings)) as server:

@@ -27,7 +27,7 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 @pytest.fixture
 def serve(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> Serve:
-    """Returns a function that serves with other settings; the log starts empty.
+    """Return a function that serves with other settings; the log starts empty.
 
     It is not called here, because pytest captures the output of fixtures separately.
     """

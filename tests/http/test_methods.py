@@ -41,7 +41,7 @@ ORDER = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite only, which has the read cache; the engine makes no other difference here."""
+    """Return only SQLite, which has the read cache; the engine does not matter otherwise."""
     return sqlite_url
 
 

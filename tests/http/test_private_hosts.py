@@ -17,7 +17,7 @@ WITH_A_DOT_AT_THE_END = words(
     movies.test. movies.internal.:8000 movies.localhost."""
 )
 WITH_A_ZONE = words("[fe80::1%eth0] [fe80::1%25eth0]:8000 [fe80::1%25en0.1] [fe80::1%1]")
-# Under a delegated top-level domain, also where routers use one at home, or not quite private.
+# Names under delegated top-level domains, including some that home routers use, and near misses.
 PUBLIC = words(
     """fritz.box movies.fritz.box movies.box. movies.home movies.arpa home.arpa evilhome.arpa
     movies.home.arpa.example movies.lan.example movies.test.example movies.svc.example movies.dev
@@ -29,7 +29,7 @@ PUBLIC = words(
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite only: the engine makes no difference here."""
+    """Return only SQLite: the engine does not matter here."""
     return sqlite_url
 
 

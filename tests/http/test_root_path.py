@@ -16,19 +16,19 @@ FORMS = {"/api": "/api", "/api/": "/api", "api": "/api", "/api//": "/api", "/": 
 
 @pytest.fixture
 def app(sqlite_url: str) -> FastAPI:
-    """An application with the starter movies."""
+    """Return an application with the starter movies."""
     return create_app(Settings(database_url=sqlite_url))
 
 
 @pytest.fixture(params=FORMS)
 def root_path(request: pytest.FixtureRequest) -> str:
-    """A value of ``--root-path``."""
+    """Return a value of ``--root-path``."""
     return str(request.param)
 
 
 @pytest.fixture
 def server(app: FastAPI, root_path: str) -> Iterator[Server]:
-    """The service behind a proxy that removes the prefix: it gets the paths without."""
+    """Yield the service behind a proxy that removes the prefix: it gets the paths without."""
     with serving(app, root_path) as server:
         yield server
 
@@ -66,7 +66,7 @@ def test_page_and_its_files_are_found(server: Server) -> None:
 
 
 def test_path_that_has_the_prefix_already_is_found(app: FastAPI) -> None:
-    """Some servers pass on the whole path, and not only the part behind the prefix."""
+    """Check a full path: some servers do not remove the prefix."""
     with TestClient(app, root_path="/api/", follow_redirects=False) as client:
         movies = client.get("/api/movies?limit=1")
         again = client.get("/api/movies?limit=1")

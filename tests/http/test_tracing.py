@@ -104,7 +104,7 @@ Serve = Callable[[], AbstractContextManager[Service]]
 def serve(
     request: pytest.FixtureRequest, sqlite_url: str, capsys: pytest.CaptureFixture[str]
 ) -> Serve:
-    """Returns a context manager that serves with each log format; the log starts empty.
+    """Return a context manager that serves with each log format; the log starts empty.
 
     It is not entered here, because pytest captures the output of fixtures separately.
     """

@@ -57,7 +57,7 @@ def metered(
 
 @pytest.fixture
 def client(database_url: str) -> Iterator[TestClient]:
-    """A client of the running service with metrics."""
+    """Yield a client of the running service with metrics."""
     with metered(database_url) as client:
         yield client
 
@@ -140,7 +140,7 @@ def test_waiting_writers_are_counted(sqlite_url: str) -> None:
         with locked(sqlite_url):
             requests = [("/movies", ALIEN), *[("/ratings", FIVE_STARS)] * 3]
             written = [pool.submit(service.post, path, json=body) for path, body in requests]
-            # The first of the four has its turn, and waits for the lock.
+            # The first of the four writers waits for the lock.
             wait_until(lambda: waiting() == {(): 3}, lambda: f"{waiting()} wait")
         statuses = [request.result().status_code for request in written]
         after = waiting()

@@ -47,7 +47,7 @@ def _few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _catalogue(engine: Engine, repository: MovieRepository) -> None:
-    """Movies with anonymous ratings and those of three users."""
+    """Store movies with anonymous ratings and those of three users."""
     ids = store(engine, *SAMPLES)
     repository.update(9, imdb_id="tt0113277", tmdb_id=949, genres=["Crime", "Drama"])
     repository.add_ratings(
@@ -61,7 +61,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 
 def no_snapshot_is_held(engine: Engine) -> bool:
-    """Return whether no connection holds a snapshot, which would keep the WAL or dead rows."""
+    """Return whether no connection keeps a snapshot open, which would keep the WAL or dead rows."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.rollback()
@@ -100,7 +100,7 @@ def test_files_equal_those_of_an_export(
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_files_hold_the_rows_of_the_lists_with_the_same_filters(client: TestClient) -> None:
+def test_files_contain_the_rows_of_the_lists_with_the_same_filters(client: TestClient) -> None:
     for query in MOVIE_QUERIES:
         listed = client.get(f"/movies?sort=id&{query}").json()
         rows = rows_of(client.get(f"/movies.csv?{query}").text)
@@ -130,7 +130,7 @@ def test_year_is_a_column_only_if_a_title_does_not_end_in_it(
     assert crime.text == "movieId,title,genres\r\n1,Heat (1995),Crime\r\n"
 
 
-def test_files_of_an_empty_catalogue_hold_a_header(client: TestClient) -> None:
+def test_files_of_an_empty_catalogue_contain_a_header(client: TestClient) -> None:
     answers = [client.get(f"/{name}").text for name in FILES]
 
     assert answers == ["movieId,title,genres\r\n", "userId,movieId,rating,timestamp\r\n"]
@@ -251,7 +251,7 @@ def test_reader_that_disconnects_leaves_no_connection_or_snapshot(
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_file_holds_every_rating_that_stays_during_writes(
+def test_download_contains_every_rating_not_deleted_meanwhile(
     engine: Engine, repository: MovieRepository
 ) -> None:
     with Session(engine) as session:

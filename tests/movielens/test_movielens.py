@@ -50,7 +50,7 @@ class Moment(datetime):
 
 @pytest.fixture
 def few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes statements short."""
+    """Make statements short."""
     monkeypatch.setattr("app.movielens.repository.RATINGS_PER_STATEMENT", FEW)
 
 
@@ -243,7 +243,7 @@ ALIKE = {
 }
 
 
-def test_files_of_all_tools_are_read_alike(tmp_path: Path) -> None:
+def test_import_reads_files_of_every_tool(tmp_path: Path) -> None:
     expected = read(write(tmp_path))
     # Other files of a data set are ignored.
     for name in ("tags.csv", "genome-scores.csv", "genome-tags.csv", "README.txt"):
@@ -403,7 +403,7 @@ def test_broken_row_is_named_by_file_and_line(tmp_path: Path) -> None:
             read(folder)
 
         told = str(error.value)
-        # A message that ends in a space goes on with the header that was found.
+        # A message that ends in a space continues with the header that was found.
         is_whole = told == f"{name}, {message}" or message[-1] == " "
         if not (told.startswith(f"{name}, {message}") and is_whole and told.isprintable()):
             failures.append((name, content[:99], told))
@@ -851,7 +851,7 @@ def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engi
         impatient = create_engine(database_url, connect_args={"options": "-c lock_timeout=1"})
 
     def movies() -> Iterator[MovieRow]:
-        # Before the first row is stored.
+        # No row is stored yet.
         with Session(impatient) as session, pytest.raises(OperationalError):
             MovieRepository(session).add_rating(movie.id, 1, user_id=2)
         yield HEAT
@@ -867,7 +867,7 @@ def test_other_writers_wait_while_an_import_runs(database_url: str, engine: Engi
 
 
 @pytest.mark.usefixtures("few_at_a_time")
-def test_import_holds_few_ratings_at_a_time(engine: Engine) -> None:
+def test_import_keeps_few_ratings_in_memory(engine: Engine) -> None:
     held: WeakSet[Moment] = WeakSet()
     most = 0
 

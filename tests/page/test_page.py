@@ -50,7 +50,7 @@ VIEWS = {
     "nowhere/at/all": "Page not found",
 }
 FIRST_VIEW_MAX_BYTES = 40_000
-# Chromium blocks requests from other origins to local addresses. Without it the service must do so.
+# Without this check Chromium sends requests to local addresses: the service must reject them.
 NO_LOCAL_NETWORK_CHECKS = "--disable-features=LocalNetworkAccessChecks"
 # Attacks by another page: requests with and without a preflight, and frames.
 ATTACKS = """async (service) => {
@@ -114,19 +114,19 @@ class Screen:
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite, because the read cache needs it; the page works the same with both engines."""
+    """Return SQLite, because the read cache needs it; the page does not depend on the engine."""
     return sqlite_url
 
 
 @pytest.fixture
 def removed() -> list[str]:
-    """Capabilities that the application does without."""
+    """Return capabilities that the application does without."""
     return []
 
 
 @pytest.fixture
 def app(settings: Settings, removed: list[str], monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """The application, without the removed capabilities."""
+    """Return the application, without the removed capabilities."""
     for capability in removed:
         monkeypatch.setattr(f"app.{capability}.install", lambda _: None)
     return create_app(settings)
@@ -134,21 +134,21 @@ def app(settings: Settings, removed: list[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def engine(app: FastAPI) -> Engine:
-    """The application's engine."""
+    """Return the application's engine."""
     engine: Engine = app.state.service.database.engine
     return engine
 
 
 @pytest.fixture
 def server(app: FastAPI) -> Iterator[Server]:
-    """The application on a socket."""
+    """Yield the application on a socket."""
     with serving(app) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for this module; its event loop would break asyncio.run() in other modules."""
+    """Yield one browser per module: its event loop would break asyncio.run() in others."""
     assert CHROMIUM is not None, "install Chromium for CI"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
@@ -160,7 +160,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def screen(browser: Browser, server: Server) -> Iterator[Screen]:
-    """A tab of a new visitor. The test fails if complaints are left at its end."""
+    """Yield a tab of a new visitor. The test fails if complaints are left at its end."""
     context = browser.new_context(base_url=server.url, viewport={"width": 1000, "height": 700})
     screen = Screen(context.new_page())
     screen.page.on("console", screen.note_message)
@@ -173,7 +173,7 @@ def screen(browser: Browser, server: Server) -> Iterator[Screen]:
 
 @pytest.fixture
 def other(screen: Screen) -> Page:
-    """Another tab of the same browser."""
+    """Return another tab of the same browser."""
     return screen.page.context.new_page()
 
 
@@ -547,7 +547,7 @@ def test_api_key_is_asked_for_and_kept_for_the_session_only(
 
 @pytest.fixture
 def two_users(other: Page, engine: Engine) -> None:
-    """Two users who rated Heat the same, the second also Ronin. The first one is chosen."""
+    """Store two users who rated Heat the same, the second also Ronin. The first is chosen."""
     heat, ronin, _ = store(engine, HEAT, RONIN, MANY[0])
     with Session(engine) as session:
         repository = MovieRepository(session)
@@ -649,7 +649,7 @@ def test_late_response_for_another_user_is_not_shown(
     expect(page.get_by_role("button", name=f"User {SECOND}")).to_be_visible()
 
 
-def test_stars_drawn_without_a_user_store_nothing_for_one_chosen_in_another_tab(
+def test_click_stores_nothing_if_the_user_was_chosen_in_another_tab(
     screen: Screen, other: Page, engine: Engine
 ) -> None:
     store(engine, HEAT)

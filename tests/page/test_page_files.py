@@ -20,7 +20,7 @@ POLICY = (
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """SQLite, because the read cache needs it."""
+    """Return SQLite, because the read cache needs it."""
     return sqlite_url
 
 

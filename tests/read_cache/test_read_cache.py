@@ -65,13 +65,13 @@ WRITES = [
 
 @pytest.fixture
 def database_url(sqlite_url: str) -> str:
-    """Only SQLite has this cache."""
+    """Return SQLite, the only engine with this cache."""
     return sqlite_url
 
 
 @pytest.fixture
 def _catalogue(repository: MovieRepository) -> None:
-    """Movies with ratings."""
+    """Store movies with ratings."""
     for title, year, genre in (
         ("Zodiac", 2007, "Crime"),
         ("Solaris", 1972, "Sci-Fi"),
@@ -86,7 +86,7 @@ def _catalogue(repository: MovieRepository) -> None:
 
 @pytest.fixture
 def uncached(settings: Settings) -> Iterator[TestClient]:
-    """A client of the service without the cache, on the same database."""
+    """Yield a client of the service without the cache, on the same database."""
     app = create_app(settings.model_copy(update={"read_cache": False}))
     with TestClient(app) as client:
         yield client
@@ -391,7 +391,7 @@ def test_each_origin_gets_its_own_permission(settings: Settings) -> None:
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_condition_of_the_first_read_is_not_cached(client: TestClient) -> None:
+def test_if_none_match_does_not_affect_the_cached_response(client: TestClient) -> None:
     unchanged = client.get("/movies", headers={"If-None-Match": "*"})
     full = client.get("/movies")
 
@@ -427,7 +427,7 @@ class EmptyRepository(MovieRepository):
 
 
 class ReversedRepository(MovieRepository):
-    """A repository on the service's own session, which reverses the ranking."""
+    """A repository on the service's session, which reverses the ranking."""
 
     def top(self, *arguments: Any, **options: Any) -> list[Any]:  # noqa: ANN401 - those of the original
         """Return the best movies, best last."""
@@ -441,7 +441,7 @@ async def reversed_repository(session: SessionDep) -> MovieRepository:
 
 @pytest.fixture
 def other_engine(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
-    """An engine on another database, with one movie."""
+    """Yield an engine on another database, with one movie."""
     engine = create_db_engine(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'other.db')}")
     with Session(engine) as session:
         MovieRepository(session).create(title="Other", year=2000)
@@ -457,7 +457,7 @@ def url_of(engine: Engine) -> str:
 @pytest.mark.usefixtures("_catalogue")
 @pytest.mark.parametrize("override", [EmptyRepository, reversed_repository])
 @pytest.mark.parametrize("is_warm", [True, False])
-def test_overridden_repository_gets_and_leaves_no_response_of_the_service(
+def test_overridden_repository_does_not_share_the_cache(
     app: FastAPI, client: TestClient, override: Callable[..., MovieRepository], *, is_warm: bool
 ) -> None:
     def best() -> list[str]:
@@ -498,7 +498,7 @@ def test_response_of_an_overridden_repository_is_not_cached(
 
 
 @pytest.mark.usefixtures("_catalogue")
-def test_overridden_session_gets_and_leaves_no_response_of_the_service(
+def test_overridden_session_does_not_share_the_cache(
     app: FastAPI, client: TestClient, other_engine: Engine
 ) -> None:
     def other_session() -> Iterator[Session]:
@@ -513,7 +513,7 @@ def test_overridden_session_gets_and_leaves_no_response_of_the_service(
         return seen
 
     first = titles()
-    # No commit in the service's database tells the cache of this one.
+    # The cache watches the service's database only, so it cannot notice this commit.
     rename_first_movie(url_of(other_engine), "Renamed")
     second = [*titles(), title_of_first_movie(client)]
 
@@ -608,7 +608,7 @@ class Answers:
 
 @pytest.fixture
 def answers(sqlite_url: str) -> Answers:
-    """A cache that holds three responses of 1,000 bytes."""
+    """Return a cache for three responses of 1,000 bytes."""
     return Answers(sqlite_url, max_bytes=3 * (1000 + ENTRY_OVERHEAD) + 500)
 
 

@@ -35,7 +35,7 @@ GONE = (
 
 @pytest.fixture(scope="module")
 def primary() -> Iterator[Server]:
-    """A migrated primary without a standby."""
+    """Yield a migrated primary without a standby."""
     with new_server() as server:
         migrate(server.url)
         yield server
@@ -43,20 +43,20 @@ def primary() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def standby(primary: Server) -> Server:
-    """The primary's synchronous standby."""
+    """Return the primary's synchronous standby."""
     return add_standby(primary)
 
 
 @pytest.fixture
 def service(primary: Server, standby: Server) -> Iterator[TestClient]:
-    """A client of the service, which reads from the standby, with one movie."""
+    """Yield a client of the service, which reads from the standby, with one movie."""
     with service_on(primary, standby) as client:
         yield client
 
 
 @pytest.fixture
 def read_from() -> Iterator[Callable[[], set[int | None]]]:
-    """Returns the ports of the servers that were read from since its last call."""
+    """Return the ports of the servers that were read from since its last call."""
     ports: set[int | None] = set()
 
     def note(connection: Connection, *_: object) -> None:

@@ -22,7 +22,7 @@ def head() -> str:
 
 @pytest.fixture
 def set_revision(engine: Engine) -> Iterator[SetRevision]:
-    """Returns a function that changes the schema's revision; the fixture restores it."""
+    """Return a function that changes the schema's revision; the fixture restores it."""
 
     def write(revision: str | None) -> None:
         with engine.begin() as connection:

@@ -76,7 +76,7 @@ def test_movies_are_a_bare_list_by_title(client: TestClient, engine: Engine) -> 
     assert response.headers["X-Total-Count"] == "2"
 
 
-def test_page_holds_100_movies_by_default(client: TestClient, engine: Engine) -> None:
+def test_page_contains_100_movies_by_default(client: TestClient, engine: Engine) -> None:
     store(engine, *(Sample(f"Movie {number:03}", 2000, "Drama") for number in range(101)))
 
     response = client.get("/movies")
@@ -321,7 +321,7 @@ def test_delete_removes_the_movie_with_its_ratings(client: TestClient, engine: E
 # Ranking
 
 
-def test_top_holds_the_five_best_by_default(client: TestClient, engine: Engine) -> None:
+def test_top_returns_the_five_best_by_default(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
 
     response = client.get("/movies/top")

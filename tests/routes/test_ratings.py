@@ -169,7 +169,7 @@ def test_each_parameter_shapes_the_list(client: TestClient, engine: Engine) -> N
     } == expected
 
 
-def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -> None:
+def test_page_contains_100_ratings_by_default(client: TestClient, engine: Engine) -> None:
     store(engine, Sample("Heat", 1995, "Crime", (3,) * 101))
 
     response = client.get("/ratings")
@@ -184,7 +184,7 @@ def test_page_holds_100_ratings_by_default(client: TestClient, engine: Engine) -
     assert len(client.get("/ratings?limit=1000").json()) == 101
 
 
-def test_next_pages_hold_every_rating_once(client: TestClient, engine: Engine) -> None:
+def test_next_pages_contain_every_rating_once(client: TestClient, engine: Engine) -> None:
     store(engine, HEAT, RONIN)
     for movie_id, user_id in ((1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (1, 6), (2, 7)):
         rate(client, movie_id, 3, user_id)

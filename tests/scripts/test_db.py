@@ -25,7 +25,7 @@ STARTER_TITLES = {movie.title for movie in STARTER_MOVIES}
 
 @pytest.fixture
 def run(elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, which is ten times as fast as starting one.
+    """Run a command in this process, which is ten times as fast as starting one.
 
     ``run(url, "alembic", "check")`` calls the installed command's function, ``run(url, "db.py",
     "check")`` runs the script.
