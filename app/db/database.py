@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from app.client import is_disconnected
 from app.config import Settings
 from app.db.engines import create_service_engine
-from app.db.errors import is_deadlock, is_interrupted
+from app.db.errors import database_error, is_deadlock, is_interrupted
 from app.db.file_guard import DatabaseFile, guarded
 from app.db.lanes import Lane
 from app.db.migrations import require_permissions, require_schema
 from app.db.schema import Schema, describe, describe_models, differences, require_complete
 from app.db.startup import configured_engine, prepare, prepare_foreign, replaced_engine
 from app.db.transactions import Deadline, KeptConnections, ServiceSession, reading
-from app.errors import ClientDisconnected, DatabaseError
+from app.errors import ClientDisconnected, DatabaseError, PermissionMissing
 from app.limits import Limits
 
 if TYPE_CHECKING:
@@ -218,7 +219,13 @@ class Database:
             require_complete(connection, stored)
             require_permissions(connection)
             if self._models is None:
-                self._models = describe_models(connection)
+                try:
+                    self._models = describe_models(connection)
+                except DBAPIError as error:
+                    # PostgreSQL's role may be forbidden to make the temporary tables for this.
+                    if not isinstance(database_error(error), PermissionMissing):
+                        raise
+                    return []
             return differences(stored, self._models)
 
     def version(self) -> Hashable | None:

@@ -352,6 +352,26 @@ def test_role_without_write_permission_gets_503_for_writes_and_ready_while_reads
 
 
 @needs_postgresql
+@pytest.mark.usefixtures("service")
+def test_role_that_may_not_create_temporary_tables_serves_and_is_ready(
+    reader_url: str, administrator: Connection
+) -> None:
+    url = make_url(reader_url)
+    administrator.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {url.username}")
+    administrator.exec_driver_sql(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {url.username}")
+    administrator.exec_driver_sql(f'REVOKE TEMPORARY ON DATABASE "{url.database}" FROM PUBLIC')
+    app = create_app(Settings(database_url=reader_url, auto_setup=False))
+
+    with TestClient(app) as client:
+        ready = client.get("/ready")
+        created = client.post("/movies", json={"title": "Alien", "year": 1979})
+
+    administrator.exec_driver_sql(f'GRANT TEMPORARY ON DATABASE "{url.database}" TO PUBLIC')
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok"})
+    assert created.status_code == 201
+
+
+@needs_postgresql
 def test_sequences_behind_the_ids_are_503_until_the_printed_fix_is_run(
     service: TestClient, administrator: Connection
 ) -> None:

@@ -41,7 +41,7 @@ def test_successful_request_leaves_no_transaction_open(
 
     for operation in operations:
         sessions.clear()
-        response = client.request(operation.method, operation.url, json=operation.body)
+        response = client.request(operation.method, operation.complete_url, json=operation.body)
 
         assert response.is_success
         has_session = operation.path not in {"/health", "/ready"}
