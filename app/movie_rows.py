@@ -28,7 +28,6 @@ T = TypeVar("T")
 Precondition = Callable[[MovieRead], None]
 
 UNIQUE = ("title", "imdb_id", "tmdb_id")
-_OTHER_INDEX = "Another movie has the same values in a unique index added to this database"
 
 
 def _unique(
@@ -38,7 +37,7 @@ def _unique(
 
     If it violates a unique constraint, they are looked up after the rollback: the name of the
     constraint depends on the tool that made the table. If no other movie has them any more, the
-    write is tried once more; a second violation is that of an index that someone has added.
+    write is tried once more.
 
     Args:
         session: the session that it writes with.
@@ -60,10 +59,7 @@ def _unique(
     with reading(session) as connection:
         taken = _taken(connection, columns, movie_id)
     if taken is None:
-        try:
-            return write()
-        except IntegrityError as error:
-            raise DuplicateExternalId(_OTHER_INDEX) from error
+        return write()
     if taken == "title":
         raise DuplicateTitle(columns[taken]) from violation
     named = f"A movie with this {taken} already exists: {columns[taken]}"
