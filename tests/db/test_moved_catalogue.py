@@ -146,7 +146,7 @@ def test_ready_and_check_name_a_missing_sequence_and_its_fix(
 
     assert line.startswith("rating: the sequence of column id is missing.")
     assert (refused.status_code, rated.status_code) == (503, 503)
-    assert rated.json()["detail"].startswith("The database hands out no ids")
+    assert rated.json()["detail"].startswith("An id sequence is missing")
     assert client.post("/ratings", json={"movie_id": 1, "score": 5}).status_code == 204
     assert client.get("/ready").json() == {"status": "ok"}
 
