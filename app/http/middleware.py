@@ -90,18 +90,25 @@ class HttpLayer:
         if is_head:
             scope = {**scope, "method": "GET", IS_HEAD: True}
         try:
-            if (problem := self._problem(scope)) is not None:
-                response = CorsMiddleware(error_response(problem), self._origins)
-                await response(scope, receive, send_completed)
-            elif scope["method"] in SAFE_METHODS:
-                await self.app(scope, receive, send_completed)
-            else:
-                await self.app(scope, self._bounded(scope, receive), send_completed)
+            await self._respond(scope, receive, send_completed)
+        except asyncio.CancelledError:
+            # A call that has begun goes on in its thread, with the request's session.
+            scope[SESSIONS].clear()
+            raise
         finally:
             if is_head:
                 scope["method"] = "HEAD"
             await self._close_sessions(scope)
             self._report(scope, status, perf_counter() - started)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (problem := self._problem(scope)) is not None:
+            response = CorsMiddleware(error_response(problem), self._origins)
+            await response(scope, receive, send)
+        elif scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+        else:
+            await self.app(scope, self._bounded(scope, receive), send)
 
     def _prepare(self, scope: Scope) -> None:
         if self._is_first_request:
