@@ -7,16 +7,16 @@ from sqlalchemy import Connection, Integer, Select, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.db import damage, reading, schema_problems, value_problems
-from app.search import search_key
+from app.search.index import all_outdated
 from app.statements import GENRES_COLUMN, rating_aggregates
 from app.tables import MOVIE, MOVIE_GENRE, RATING
 from app.text import normalize_genres, normalize_imdb_id, normalize_title
 
 T = TypeVar("T")
 
-_MOVIE_TEXTS: Select[Any] = select(
-    *MOVIE.c["id", "title", "search_title", "imdb_id"], GENRES_COLUMN
-).order_by(MOVIE.c.id)
+_MOVIE_TEXTS: Select[Any] = select(*MOVIE.c["id", "title", "imdb_id"], GENRES_COLUMN).order_by(
+    MOVIE.c.id
+)
 _EVERY_GENRE = select(MOVIE_GENRE.c.movie_id, MOVIE_GENRE.c.genre).order_by(MOVIE_GENRE.c.movie_id)
 _counted = (
     select(RATING.c.movie_id, func.count().label("count"), func.sum(RATING.c.score).label("total"))
@@ -56,12 +56,13 @@ def data_problems(session: Session) -> Iterator[str]:
 
 
 def _problems_of_movies(connection: Connection) -> Iterator[str]:
+    not_indexed = all_outdated(connection)
     looked_up: dict[int, set[str]] = {}
     for movie_id, genre in connection.execute(_EVERY_GENRE):
         looked_up.setdefault(movie_id, set()).add(genre)
-    for movie_id, title, search_title, imdb_id, genres in connection.execute(_MOVIE_TEXTS):
+    for movie_id, title, imdb_id, genres in connection.execute(_MOVIE_TEXTS):
         movie = f"movie {movie_id} ({title})"
-        if search_title != search_key(title):
+        if movie_id in not_indexed:
             yield f"{movie}: search key is out of date"
         if looked_up.pop(movie_id, set()) != {*genres}:
             yield f"{movie}: movie_genre rows differ from the movie's genres"

@@ -3,28 +3,25 @@
 A filter is named like its bound parameter, so a statement is built once for each set of filters.
 """
 
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from math import isqrt
 from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, TextClause, bindparam, func, select
 
 from app.read_models import MovieSelection
-from app.search import search_words
+from app.search import statements as search
+from app.search.lookup import find
 from app.tables import MOVIE, MOVIE_GENRE, RATING
-from app.text import normalize_genre, normalize_imdb_id, normalize_text
+from app.text import normalize_genre, normalize_imdb_id
 
 # Parameters of a statement by filter name; only the filters that were given.
 Filters = dict[str, Any]
 
 # Sorting all n matches is cheaper than walking an index to the wanted ones if n^2 is at most
-# wanted * SCARCITY, in a catalogue of MovieLens' size. For a search the limit is lower, because
-# finding all its matches takes a scan.
+# wanted * SCARCITY, in a catalogue of MovieLens' size.
 SCARCITY = 100_000
-SCARCITY_IN_SEARCH = 1_000
 
-_WORD = "word_"
 MOVIES_OF_GENRE = select(MOVIE_GENRE.c.movie_id).where(MOVIE_GENRE.c.genre == bindparam("of_genre"))
 _COUNT_GENRE_UP_TO = select(func.count()).select_from(
     MOVIES_OF_GENRE.limit(bindparam("row_limit")).subquery()
@@ -43,14 +40,27 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 
 def movie_filters(**selection: Unpack[MovieSelection]) -> Filters:
-    """Return the filters of a statement that selects movies."""
+    """Return the filters of a statement that selects movies, without those of a search."""
     given = _given(**selection)
     if "genre" in given:
         given["genre"] = normalize_genre(given["genre"])
     if "imdb_id" in given:
         given["imdb_id"] = normalize_imdb_id(given["imdb_id"])
-    words = search_words(normalize_text(given.pop("q", "")))
-    return {f"of_{name}": value for name, value in given.items()} | word_filters(words)
+    given.pop("q", None)
+    return {f"of_{name}": value for name, value in given.items()}
+
+
+def find_movies(
+    connection: Connection, **selection: Unpack[MovieSelection]
+) -> tuple[Filters, str | None]:
+    """Return the filters that select movies, and the text searched instead of ``q``, if any."""
+    search_filters, searched_for = find(connection, selection.get("q"))
+    return movie_filters(**selection) | search_filters, searched_for
+
+
+def is_search(filters: Collection[str]) -> bool:
+    """Return whether some of the filters are those of a search."""
+    return any(name.startswith(search.PREFIX) for name in filters)
 
 
 def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -> Filters:
@@ -58,35 +68,30 @@ def rating_filters(*, movie_id: int | None = None, user_id: int | None = None) -
     return _given(of_movie=movie_id, by_user=user_id)
 
 
-def word_filters(words: Iterable[str]) -> Filters:
-    """Return a filter for each word that a title's search key must contain."""
-    escaped = (re.sub(r"([\\%_])", r"\\\1", word) for word in words)
-    return {f"{_WORD}{place}": f"%{word}%" for place, word in enumerate(escaped)}
-
-
 def conditions(
-    filters: Iterable[str], *, genre_first: bool = False
-) -> Iterator[ColumnElement[bool]]:
+    filters: Collection[str], *, genre_first: bool = False
+) -> Iterator[ColumnElement[bool] | TextClause]:
     """Yield the condition of each filter.
 
     With ``genre_first``, SQLite starts from the genre's movies; otherwise it checks the genre of
     each movie that the rest of the statement finds. On PostgreSQL the planner decides.
     """
+    searched = [name for name in filters if name.startswith(search.PREFIX)]
+    if searched:
+        yield search.condition(searched)
     for name in filters:
-        if name.startswith(_WORD):
-            yield MOVIE.c.search_title.like(bindparam(name), escape="\\")
-        elif name == "of_genre" and genre_first:
+        if name == "of_genre" and genre_first:
             yield MOVIE.c.id.in_(MOVIES_OF_GENRE)
-        else:
+        elif name not in searched:
             yield _CONDITIONS[name]
 
 
 def is_scarce(filters: Collection[str], matches: int, wanted: int) -> bool:
     """Return whether sorting all matches is cheaper than walking in order to the wanted ones."""
-    if not filters:
-        return False
-    searched = any(name.startswith(_WORD) for name in filters)
-    return matches**2 <= wanted * (SCARCITY_IN_SEARCH if searched else SCARCITY)
+    if is_search(filters):
+        # A search finds all its matches first.
+        return True
+    return bool(filters) and matches**2 <= wanted * SCARCITY
 
 
 def is_rare_genre(connection: Connection, filters: Filters, wanted: int) -> bool:

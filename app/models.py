@@ -5,7 +5,7 @@ A SQLModel table does not validate when it is constructed: request payloads are 
 """
 
 # No `from __future__ import annotations` here: it breaks SQLModel relationships.
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,17 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlmodel import Column, Field, Integer, Relationship, SQLModel, col
 
 from app import text
-from app.search import SEARCH_KEY_MAX_LENGTH, search_key
+from app.search import (
+    NAMES_MAX_LENGTH,
+    SEARCH_KEY_MAX_LENGTH,
+    SORT_TITLE_MAX_LENGTH,
+    WORD_MAX_LENGTH,
+    index_words,
+    names_key,
+    search_key,
+    sort_title,
+    title_columns,
+)
 
 # Constraints need names to be altered or dropped later. Set before any table is declared.
 SQLModel.metadata.naming_convention = {
@@ -48,9 +58,13 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _search_key_of_new_row(context: DefaultExecutionContext) -> str:
-    title: str = context.get_current_parameters()["title"]  # type: ignore[no-untyped-call] # SQLAlchemy's
-    return search_key(title)
+def title_column(length: int, derive: Callable[[str], str], **options: Any) -> Column[str]:  # noqa: ANN401 - Column's options
+    """Return a column of text that is derived from the title of a new row."""
+
+    def derive_from_row(context: DefaultExecutionContext) -> str:
+        return derive(context.get_current_parameters()["title"])  # type: ignore[no-untyped-call] # SQLAlchemy's
+
+    return text_column(length, default=derive_from_row, **options)
 
 
 class Movie(SQLModel, table=True):
@@ -88,6 +102,7 @@ class Movie(SQLModel, table=True):
         sa.CheckConstraint(
             f"average_rating BETWEEN {SCORE_MIN} AND {SCORE_MAX}", name="average_rating_range"
         ),
+        sa.Index(None, "sort_title", "title"),
         sa.Index(None, "year", "id"),
         sa.Index(None, "rating_count", "id"),
         # Ids are never reused: an old bookmark must not lead to another movie.
@@ -97,7 +112,16 @@ class Movie(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     title: str = Field(sa_column=text_column(text.TITLE_MAX_LENGTH))
     search_title: str = Field(
-        default=None, sa_column=text_column(SEARCH_KEY_MAX_LENGTH, default=_search_key_of_new_row)
+        default=None, sa_column=title_column(SEARCH_KEY_MAX_LENGTH, search_key)
+    )
+    # Empty until app/search/index.py has indexed the movie: the version before does not.
+    search_names: str = Field(
+        default=None,
+        sa_column=title_column(NAMES_MAX_LENGTH, names_key, server_default=sa.text("''")),
+    )
+    sort_title: str = Field(
+        default=None,
+        sa_column=title_column(SORT_TITLE_MAX_LENGTH, sort_title, server_default=sa.text("''")),
     )
     year: int
     genre: str = Field(
@@ -147,23 +171,43 @@ class MovieGenre(SQLModel, table=True):
     genre: str = Field(sa_column=text_column(text.GENRE_MAX_LENGTH, primary_key=True))
 
 
+class MovieWord(SQLModel, table=True):
+    """A word by which searches look up a movie. ``search_names`` decides whether it matches."""
+
+    __tablename__ = "movie_word"
+    __table_args__ = (sa.Index(None, "movie_id"), {"sqlite_with_rowid": False})
+
+    word: str = Field(sa_column=text_column(WORD_MAX_LENGTH, primary_key=True))
+    movie_id: int = Field(
+        sa_column=Column(Integer, sa.ForeignKey("movie.id", ondelete="CASCADE"), primary_key=True)
+    )
+
+
 @sa.event.listens_for(Movie, "after_insert")
 @sa.event.listens_for(Movie, "after_update")
-def _keep_movie_genres(_: object, connection: sa.Connection, movie: Movie) -> None:
-    """Update the rows of a movie's genres when a session stores the movie."""
+def _keep_lookup_rows(_: object, connection: sa.Connection, movie: Movie) -> None:
+    """Update the rows by which a movie is looked up when a session stores the movie."""
     state = sa.inspect(movie)
-    if not any(state.attrs[name].history.has_changes() for name in ("id", "genre", "other_genres")):
-        return
-    own = col(MovieGenre.movie_id) == movie.id
-    connection.execute(sa.delete(MovieGenre).where(own))
-    rows = [{"movie_id": movie.id, "genre": genre} for genre in movie.genres]
-    connection.execute(sa.insert(MovieGenre), rows)
+
+    def changed(*names: str) -> bool:
+        return any(state.attrs[name].history.has_changes() for name in ("id", *names))
+
+    def replace(model: type[MovieGenre | MovieWord], rows: Iterable[dict[str, Any]]) -> None:
+        connection.execute(sa.delete(model).where(col(model.movie_id) == movie.id))
+        if new := [{"movie_id": movie.id, **row} for row in rows]:
+            connection.execute(sa.insert(model), new)
+
+    if changed("genre", "other_genres"):
+        replace(MovieGenre, ({"genre": genre} for genre in movie.genres))
+    if changed("title"):
+        replace(MovieWord, ({"word": word} for word in index_words(movie.search_names)))
 
 
 @sa.event.listens_for(Movie, "before_delete")
-def _delete_movie_genres(_: object, connection: sa.Connection, movie: Movie) -> None:
-    """Delete a movie's genres explicitly: SQLite cascades only if foreign keys are on."""
-    connection.execute(sa.delete(MovieGenre).where(col(MovieGenre.movie_id) == movie.id))
+def _delete_lookup_rows(_: object, connection: sa.Connection, movie: Movie) -> None:
+    """Delete a movie's rows explicitly: SQLite cascades only if foreign keys are on."""
+    for model in (MovieGenre, MovieWord):
+        connection.execute(sa.delete(model).where(col(model.movie_id) == movie.id))
 
 
 @sa.event.listens_for(Movie, "init")
@@ -175,9 +219,10 @@ def _read_genres(movie: Movie, _: object, values: dict[str, Any]) -> None:
 
 
 @sa.event.listens_for(Movie.title, "set")
-def _keep_search_title(movie: Movie, title: str, *_: object) -> None:
-    """Update the search key when a title changes in a session."""
-    movie.search_title = search_key(title)
+def _keep_title_columns(movie: Movie, title: str, *_: object) -> None:
+    """Update the columns derived from a title when it changes in a session."""
+    for name, value in title_columns(title).items():
+        setattr(movie, name, value)
 
 
 # One index per ranking. Rankings within a genre have none, because each rating would update it.

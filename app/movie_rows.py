@@ -14,7 +14,8 @@ from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieN
 from app.logs import log_event
 from app.models import INTEGER_MAX, YEAR_MAX, YEAR_MIN
 from app.read_models import MovieChanges, MovieRead, NewMovie
-from app.search import search_key
+from app.search import title_columns
+from app.search.index import insert_words, replace_words
 from app.text import (
     genre_columns,
     normalize_genres,
@@ -123,6 +124,8 @@ def _update(connection: Connection, movie: MovieRead, **changes: Unpack[MovieCha
     if "genres" in changes:  # even if they are equal: an older version stores no genre rows
         connection.execute(statements.DELETE_GENRES, {"this_movie": movie.id})
         _insert_genres(connection, changed)
+    if "title" in changes:
+        replace_words(connection, {movie.id: changed.title})
     return changed
 
 
@@ -151,7 +154,7 @@ def _columns_of(**fields: Unpack[MovieChanges]) -> dict[str, Any]:
     columns: dict[str, Any] = {**fields}
     if "title" in columns:
         columns["title"] = normalize_title(columns["title"])
-        columns["search_title"] = search_key(columns["title"])
+        columns |= title_columns(columns["title"])
     if "year" in columns:
         require_bounds("year", columns["year"], YEAR_MIN, YEAR_MAX)
     if columns.get("tmdb_id") is not None:
@@ -164,9 +167,10 @@ def _columns_of(**fields: Unpack[MovieChanges]) -> dict[str, Any]:
 
 
 def _complete(connection: Connection, movie: MovieRead) -> MovieRead:
-    """Store the genres of a new movie and return it."""
+    """Store the genres and words of a new movie and return it."""
     statements.require_id_in_range(movie.id)
     _insert_genres(connection, movie)
+    insert_words(connection, {movie.id: movie.title})
     return movie
 
 

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 # Named types have separate schemas in the OpenAPI document, and therefore names in clients.
 Sort = TypeAliasType("Sort", Literal[
+    "relevance", "-relevance",
     "title", "-title",
     "year", "-year",
     "id", "-id",
@@ -59,8 +60,8 @@ class NewMovie(NamedTuple):
 class MovieSelection(TypedDict, total=False):
     """Filters of movies, all of which must match; None does not filter.
 
-    ``genre`` matches any genre of a movie. ``q`` is words of the title or parts of them, in any
-    order; case, accents and punctuation do not matter.
+    ``genre`` matches any genre of a movie. ``q`` is words of a title in any order; the last word
+    may be unfinished. docs/api.md describes searches.
     """
 
     genre: str | None
@@ -132,10 +133,12 @@ class Page(list[T]):
 
     Attributes:
         total: the length of that list.
+        searched_for: the text that was searched instead of the caller's, if any.
         next: the query parameter of the next slice, empty on the last.
     """
 
-    def __init__(self, items: Iterable[T], total: int) -> None:
+    def __init__(self, items: Iterable[T], total: int, searched_for: str | None = None) -> None:
         super().__init__(items)
         self.total = total
+        self.searched_for = searched_for
         self.next: dict[str, int] = {}

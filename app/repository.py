@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import statements
 from app.db import after_commit, is_writing, reading, writing
 from app.errors import MovieNotFound, RatingNotFound
-from app.filters import Filters, is_rare_genre, is_scarce, movie_filters, rating_filters
+from app.filters import find_movies, is_rare_genre, is_scarce, movie_filters, rating_filters
 from app.logs import log_event
 from app.models import INTEGER_MAX, SCORE_MAX, SCORE_MIN
 from app.movie_rows import Precondition, change_movie, create_movie, insert_if_missing, lock_movie
@@ -30,8 +30,8 @@ from app.read_models import (
     ScoreCount,
     Sort,
 )
-from app.statements import PageSlice
-from app.text import DEFAULT_GENRE, normalize_genre
+from app.statements import PageSlice, order_of
+from app.text import DEFAULT_GENRE
 
 # Inside the class, `list` is the method.
 Movies = list[MovieRead]
@@ -83,28 +83,30 @@ class MovieRepository:
         *,
         limit: int = 100,
         offset: int = 0,
-        sort: Sort = "title",
+        sort: Sort | None = None,
         **selection: Unpack[MovieSelection],
     ) -> Page[MovieRead]:
         """Return a page of the movies that match every filter, and their total number.
 
-        ``sort`` names a column, with ``-`` for the exact reverse. The order is total, so pages
-        neither repeat nor skip a movie.
+        ``sort`` names an order, with ``-`` for the exact reverse: by default ``relevance`` with
+        ``q``, else ``title``. The order is total, so pages neither repeat nor skip a movie.
         """
-        filters = movie_filters(**selection)
         with reading(self.session) as connection:
-            total = connection.execute(statements.count_movies(*filters), filters).scalar_one()
+            filters, searched_for = find_movies(connection, **selection)
+            count = statements.count_movies(*filters)
+            total, not_indexed = connection.execute(count, filters).one()
+            order = order_of(sort, filters, is_indexed=not not_indexed)
             if not total:
-                return Page((), total)
+                return Page((), total, searched_for)
             part = PageSlice.of(total, limit, offset)
             page = statements.page_of_movies(
                 *filters,
-                sort=sort,
+                sort=order,
                 backwards=part.backwards,
                 scarce=is_scarce(filters, total, part.offset + part.limit),
             )
             rows = connection.execute(page, filters | part.parameters).all()
-        movies = Page((MovieRead(*row) for row in part.in_order(rows)), total)
+        movies = Page((MovieRead(*row) for row in part.in_order(rows)), total, searched_for)
         if offset + limit < total:
             movies.next = {"offset": offset + limit}
         return movies
@@ -113,9 +115,9 @@ class MovieRepository:
         self,
         limit: int = 5,
         *,
-        genre: str | None = None,
         min_ratings: int = 0,
         ranking: Ranking = "mean",
+        **selection: Unpack[MovieSelection],
     ) -> Movies:
         """Return the best movies: by ranking, then number of ratings, then title; unrated last.
 
@@ -124,9 +126,7 @@ class MovieRepository:
         scores) / (PRIOR_COUNT + number of scores). Source:
         https://en.wikipedia.org/wiki/Bayesian_average
         """
-        filters: Filters = {}
-        if genre is not None:
-            filters["of_genre"] = normalize_genre(genre)
+        filters = movie_filters(**selection)
         if min_ratings:
             filters["min_ratings"] = min_ratings
         with reading(self.session) as connection:

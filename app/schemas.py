@@ -226,8 +226,8 @@ class MovieFilters(BaseModel):
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
     q: SearchText | None = Field(
         default=None,
-        description="Words of the title or parts of them, in any order. Case, accents and "
-        "punctuation do not matter.",
+        description="Words of the title in any order; the last may be unfinished. Case, accents, "
+        "punctuation and a few typos do not matter. A year limits the results to it.",
         examples=["the matrix"],
     )
     year_min: UrlYear | None = Field(default=None, examples=[1990])
@@ -239,10 +239,18 @@ class MovieFilters(BaseModel):
 class MovieQuery(MovieFilters, PageQuery):
     """Filters and order of the catalogue."""
 
-    sort: Sort = Field(
-        default="title",
-        description="`-` before the name reverses the order. Unrated movies sort below rated ones.",
+    sort: Sort | None = Field(
+        default=None,
+        description="`-` before the name reverses the order. Unrated movies sort below rated ones. "
+        "If left out, `relevance` with `q`, and `title` without.",
     )
+
+    @field_validator("sort")
+    @classmethod
+    def _relevance_needs_search(cls, sort: Sort | None, info: ValidationInfo) -> Sort | None:
+        if sort in {"relevance", "-relevance"} and not info.data.get("q"):
+            raise ValueError("relevance needs q, the text to search for")
+        return sort
 
 
 class TopQuery(BaseModel):
@@ -250,6 +258,8 @@ class TopQuery(BaseModel):
 
     limit: UrlLimit = 5
     genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
+    year_min: UrlYear | None = Field(default=None, examples=[1990])
+    year_max: UrlYear | None = Field(default=None, examples=[2010])
     min_ratings: UrlCount = 0
     ranking: Ranking = "mean"
 

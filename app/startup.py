@@ -1,9 +1,16 @@
 """What the service does when it starts: starter movies, and a line that says where to go."""
 
-from app.db import Database, explained_errors
+import logging
+
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
+
+from app.db import Database, database_error, explained_errors
+from app.errors import PermissionMissing
 from app.logs import log_event
 from app.read_models import NewMovie
 from app.repository import MovieRepository
+from app.search.index import index_new_movies
 
 STARTER_MOVIES = (
     NewMovie("Inception", 2010, "Sci-Fi", imdb_id="tt1375666", tmdb_id=27205),
@@ -15,7 +22,7 @@ STARTER_MOVIES = (
 
 
 def start(database: Database, address: str | None, *, may_add_movies: bool) -> None:
-    """Load the starter movies into an empty catalogue, and log where the service is.
+    """Load the starter movies into an empty catalogue, index it, and log where the service is.
 
     Args:
         database: the open database.
@@ -27,6 +34,7 @@ def start(database: Database, address: str | None, *, may_add_movies: bool) -> N
     """
     with explained_errors(database.engine.url), database.session() as session:
         repository = MovieRepository(session)
+        _index(session)
         movies = repository.list(limit=1).total
         if not movies and may_add_movies:
             repository.create_missing(STARTER_MOVIES)
@@ -39,3 +47,16 @@ def start(database: Database, address: str | None, *, may_add_movies: bool) -> N
         database=database.engine.url.render_as_string(),
         movies=movies,
     )
+
+
+def _index(session: Session) -> None:
+    """Index the movies that are not indexed. If the role may only read, searches do without."""
+    try:
+        indexed = index_new_movies(session)
+    except DBAPIError as error:
+        if not isinstance(meaning := database_error(error), PermissionMissing):
+            raise
+        log_event("movies.not_indexed", logging.WARNING, reason=str(meaning))
+    else:
+        if indexed:
+            log_event("movies.indexed", count=indexed)

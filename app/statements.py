@@ -5,7 +5,7 @@ shows the usual form. Bound parameters must not be named like columns: SQLAlchem
 names.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from functools import cache, lru_cache
 from operator import methodcaller
@@ -17,9 +17,10 @@ from sqlalchemy.types import UserDefinedType
 from sqlmodel import SQLModel
 
 from app.errors import IdsExhausted
-from app.filters import MOVIES_OF_GENRE, conditions
+from app.filters import MOVIES_OF_GENRE, conditions, is_search
 from app.models import INTEGER_MAX
 from app.read_models import MovieRead, RatingRead
+from app.search import statements as search
 from app.tables import MOVIE, MOVIE_GENRE, RATING
 from app.text import GENRE_SEPARATOR
 
@@ -48,7 +49,10 @@ RATING_COLUMNS = RATING.c[tuple(field.name for field in fields(RatingRead))]
 
 # The columns of each sort, and whether they descend. The last is unique, so the order is total.
 _SORTS: dict[str, tuple[tuple[sa.Column[Any], bool], ...]] = {
-    "title": ((MOVIE.c.title, False),),
+    "title": ((MOVIE.c.sort_title, False), (MOVIE.c.title, False)),
+    "relevance": ((MOVIE.c.title, False),),
+    # While movies lack their sort title.
+    "stored_title": ((MOVIE.c.title, False),),
     "year": ((MOVIE.c.year, False), (MOVIE.c.id, False)),
     "id": ((MOVIE.c.id, False),),
     "rating_count": ((MOVIE.c.rating_count, False), (MOVIE.c.id, False)),
@@ -90,9 +94,27 @@ class PageSlice(NamedTuple):
         return reversed(rows) if self.backwards else rows
 
 
-def _order(sort: str, *, backwards: bool) -> Iterator[sa.UnaryExpression[Any]]:
+def order_of(sort: str | None, filters: Collection[str], *, is_indexed: bool) -> str:
+    """Return the name of the order of a list.
+
+    Raises:
+        ValueError: the order is by relevance, and there is no search.
+    """
+    order = sort or ("relevance" if is_search(filters) else "title")
+    if order.endswith("relevance") and not is_search(filters):
+        raise ValueError("relevance needs q, the text to search for")
+    return order if is_indexed else order.replace("title", "stored_title")
+
+
+def _order(
+    sort: str, filters: tuple[str, ...], *, backwards: bool
+) -> Iterator[sa.ColumnElement[Any]]:
     reverse = sort.startswith("-") != backwards
-    for column, descending in _SORTS[sort.removeprefix("-")]:
+    name = sort.removeprefix("-")
+    if name == "relevance":
+        best = search.relevance(filters)
+        yield sa.asc(best) if reverse else sa.desc(best)  # type: ignore[misc] # unary, of text
+    for column, descending in _SORTS[name]:
         order = column.desc() if descending != reverse else column.asc()
         if column.nullable:
             # NULL sorts below every value; the engines' defaults differ.
@@ -104,6 +126,9 @@ def _paged(statement: sa.Select[Any]) -> sa.Select[Any]:
     return statement.limit(sa.bindparam("row_limit")).offset(sa.bindparam("row_offset"))
 
 
+_unindexed = MOVIE.alias("unindexed")
+
+
 # Bounded: there is one statement for each number of words in a search.
 @lru_cache(maxsize=1000)
 def page_of_movies(*filters: str, sort: str, backwards: bool, scarce: bool) -> sa.Select[Any]:
@@ -111,9 +136,9 @@ def page_of_movies(*filters: str, sort: str, backwards: bool, scarce: bool) -> s
 
     If matches are scarce, all are found and then sorted. Otherwise an index yields them in order.
     """
-    order = _order(sort, backwards=backwards)
+    order = _order(sort, filters, backwards=backwards)
     page = _paged(sa.select(*MOVIE_COLUMNS).order_by(*order))
-    if not scarce:
+    if not scarce or sort.endswith("relevance"):
         return page.where(*conditions(filters))
     return page.where(MOVIE.c.id.in_(_matching(filters)))
 
@@ -125,9 +150,12 @@ def _matching(filters: tuple[str, ...]) -> sa.Select[Any]:
 
 
 @lru_cache(maxsize=1000)
-def count_movies(*filters: str) -> sa.Select[int]:
-    """Count the movies that match the filters."""
-    return _matching(filters).with_only_columns(sa.func.count(), maintain_column_froms=True)
+def count_movies(*filters: str) -> sa.Select[int, bool]:
+    """Count the movies that match the filters, and select whether any movie is not indexed."""
+    not_indexed = sa.exists(sa.select(_unindexed.c.id).where(_unindexed.c.sort_title == ""))
+    return _matching(filters).with_only_columns(
+        sa.func.count(), not_indexed, maintain_column_froms=True
+    )
 
 
 @cache

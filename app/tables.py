@@ -2,9 +2,9 @@
 
 from sqlmodel import SQLModel
 
-from app.models import Movie, MovieGenre, Neighbour, Rating
+from app.models import Movie, MovieGenre, MovieWord, Neighbour, Rating
 
-MOVIE, MOVIE_GENRE, RATING, NEIGHBOUR = (
+MOVIE, MOVIE_GENRE, MOVIE_WORD, RATING, NEIGHBOUR = (
     SQLModel.metadata.tables[str(model.__tablename__)]
-    for model in (Movie, MovieGenre, Rating, Neighbour)
+    for model in (Movie, MovieGenre, MovieWord, Rating, Neighbour)
 )

@@ -7,7 +7,6 @@ import typer
 from app.backup import commands as backup
 from app.checks import problems
 from app.config import load_settings
-from app.db import migrate as migrate_to_head
 from app.db import open_session
 from app.errors import SetupError, UnusableFile
 from app.models import USER_ID_MAX
@@ -15,6 +14,8 @@ from app.movielens import commands as movielens
 from app.recommender import commands as recommender
 from app.repository import MovieRepository
 from app.startup import STARTER_MOVIES
+from app.upgrade import repair as repair_derived_data
+from app.upgrade import upgrade
 
 # To remove a capability, delete its folder, its name here and its import above.
 CAPABILITIES = (backup, movielens, recommender)
@@ -29,15 +30,15 @@ cli = typer.Typer(
 
 @cli.command()
 def migrate() -> None:
-    """Upgrade the schema to head. Safe to repeat, and from several processes at once."""
-    migrate_to_head(load_settings().database_url)
+    """Upgrade the schema to head and index the movies. Safe to repeat, and in several processes."""
+    upgrade(load_settings().database_url)
     typer.echo("Database ready")
 
 
 @cli.command()
 def seed() -> None:
     """Upgrade the schema to head and add the starter movies that are missing."""
-    migrate_to_head(load_settings().database_url)
+    upgrade(load_settings().database_url)
     with open_session() as session:
         created = MovieRepository(session).create_missing(STARTER_MOVIES)
     typer.echo(f"Added {created} of {len(STARTER_MOVIES)} starter movies")
@@ -62,6 +63,14 @@ def forget(user: Annotated[int, typer.Argument(min=1, max=USER_ID_MAX)]) -> None
     with open_session() as session:
         removed = MovieRepository(session).remove_ratings(user)
     typer.echo(f"Deleted {removed} rating(s)")
+
+
+@cli.command()
+def repair() -> None:
+    """Bring up to date what an older version of the service has left out of date."""
+    with open_session() as session:
+        repaired = repair_derived_data(session)
+    typer.echo(f"Repaired the search index or the genres of {repaired} movie(s)")
 
 
 for capability in CAPABILITIES:

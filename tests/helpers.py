@@ -13,7 +13,7 @@ from sqlmodel import Session
 from app.checks import data_problems
 from app.models import Movie, Rating
 from app.read_models import MovieRead
-from app.search import search_key
+from app.search import title_columns
 from app.tables import MOVIE, MOVIE_GENRE, RATING
 
 THREADS = 4
@@ -99,7 +99,7 @@ def movie_row(movie_id: int | None, sample: Sample) -> dict[str, Any]:
     return dict.fromkeys(MOVIE.c.keys()) | {
         "id": movie_id,
         "title": sample.title,
-        "search_title": search_key(sample.title),
+        **title_columns(sample.title),
         "year": sample.year,
         "genre": sample.genre,
         "other_genres": "",

@@ -22,9 +22,9 @@ STATEMENTS = {
     "GET /movies/top?limit=1": {"SELECT": 1},
     "GET /genres": {"SELECT": 1},
     "GET /ratings": {"SELECT": 2},
-    "POST /movies": {"INSERT": 2},
+    "POST /movies": {"INSERT": 3},
     "PATCH /movies/1": {"SELECT": 1, "UPDATE": 1},
-    "DELETE /movies/1": {"SELECT": 1, "DELETE": 5},
+    "DELETE /movies/1": {"SELECT": 1, "DELETE": 6},
 }
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from app.checks import problems as problems_of
-from app.db import exclusive, explained_errors, migrate, open_session, unfinished_folder
+from app.db import exclusive, explained_errors, open_session, unfinished_folder
 from app.errors import SetupError
+from app.upgrade import upgrade
 
 # Problems listed in an error.
 LISTED_PROBLEMS = 5
@@ -100,7 +101,7 @@ def _prepare(prepared: Path, source: Path) -> str | None:
         problems = [problem for problem in found if problem != "ok"]
         if not problems:
             before = _revision(prepared)
-            migrate(str(url))
+            upgrade(str(url))
             with open_session(str(url)) as session:
                 problems = [*problems_of(session)]
             _empty_wal(prepared)

@@ -25,7 +25,7 @@ _PERMISSIONS = text("""
     SELECT bool_and(has_table_privilege(name, privilege))
        AND coalesce(has_sequence_privilege(pg_get_serial_sequence('movie', 'id'), 'USAGE'), true)
        AND coalesce(has_sequence_privilege(pg_get_serial_sequence('rating', 'id'), 'USAGE'), true)
-    FROM unnest(ARRAY['movie', 'rating', 'movie_genre']) AS name,
+    FROM unnest(ARRAY['movie', 'rating', 'movie_genre', 'movie_word']) AS name,
          unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS privilege
 """)
 

@@ -22,7 +22,7 @@ GZIP_LEVEL = 1
 # Longer header values are not parsed: parsing costs more time and memory than receiving.
 MAX_HEADER_LENGTH = 4000
 # These headers can change while the body stays the same.
-PAGE_HEADERS = ("X-Total-Count", "Link")
+PAGE_HEADERS = ("X-Total-Count", "Link", "X-Searched-For")
 # A client may keep a response, and validates it before each use. The second directive says nothing
 # new, but some client caches know only that one.
 CACHE_CONTROL = "no-cache, max-age=0"

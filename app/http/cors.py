@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from app.http.conditional import PAGE_HEADERS
 from app.http.errors import ErrorResponse, json_response
 from app.http.unknown_paths import METHODS
 from app.logs import TRACE_HEADER, log_event
@@ -31,7 +32,7 @@ class CorsMiddleware(CORSMiddleware):
             allow_origin_regex="|".join(any_port) or None,
             allow_methods=METHODS,
             allow_headers=["*"],
-            expose_headers=[TRACE_HEADER, "X-Total-Count", "Link", "Location", "ETag"],
+            expose_headers=[TRACE_HEADER, *PAGE_HEADERS, "Location", "ETag"],
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

@@ -44,6 +44,10 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": "integer", "minimum": 0, "maximum": INTEGER_MAX},
     ),
     "Link": ("The first, prev, next and last page of the list (RFC 8288).", {"type": "string"}),
+    "X-Searched-For": (
+        "The text that was searched because nothing matches `q`, percent-encoded UTF-8.",
+        {"type": "string"},
+    ),
     "Location": (
         "The path of the created resource.", {"type": "string", "format": "uri-reference"}
     ),
@@ -58,6 +62,7 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "WWW-Authenticate": ("How to authenticate.", {"type": "string", "const": "ApiKey"}),
 }  # fmt: skip
+OPTIONAL_HEADERS = {"X-Searched-For"}
 HEADERS_OF_STATUS: dict[str, Collection[str]] = {
     "201": ["Location"],
     **{str(response.status): response.headers for response in ERROR_RESPONSES.values()},
@@ -139,7 +144,11 @@ def serve_document(app: FastAPI, path: str = "/openapi.json") -> None:
 
 def _complete(document: dict[str, Any], *, has_key: bool) -> None:
     document["components"]["headers"] = {
-        name: {"description": description, "schema": schema, "required": True}
+        name: {
+            "description": description,
+            "schema": schema,
+            "required": name not in OPTIONAL_HEADERS,
+        }
         for name, (description, schema) in HEADERS.items()
     }
     # Without a key, generated clients should send none.
@@ -182,11 +191,14 @@ def _complete_parameters(operation: dict[str, Any]) -> None:
 
 def _document_headers(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
+    parameters = {parameter["name"] for parameter in operation.get("parameters", ())}
     of_a_read: list[str] = []
     if "304" in responses:
         of_a_read += ["ETag", "Cache-Control"]
-        if any(parameter["name"] == "offset" for parameter in operation["parameters"]):
-            of_a_read += ["X-Total-Count", "Link"]
+    if "offset" in parameters:
+        of_a_read += ["X-Total-Count", "Link"]
+    if "q" in parameters:
+        of_a_read += ["X-Searched-For"]
     for status, response in responses.items():
         names = [TRACE_HEADER, *HEADERS_OF_STATUS.get(status, ())]
         if status in {"200", "304"}:

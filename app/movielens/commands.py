@@ -11,10 +11,11 @@ from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
 from app.config import load_settings
-from app.db import empty_wal, migrate, open_session, reading, value_problems
+from app.db import empty_wal, open_session, reading, value_problems
 from app.errors import SetupError
 from app.movielens.files import MovieLensFolder, write_folder
 from app.movielens.repository import CatalogueRepository, MergeCounts
+from app.upgrade import upgrade
 
 
 def add_to(cli: typer.Typer) -> None:
@@ -40,7 +41,7 @@ def import_movielens(
     user, and the later rating wins.
     """
     source = MovieLensFolder(folder, skip_unknown_movies=skip_unknown_movies)
-    migrate(load_settings().database_url)
+    upgrade(load_settings().database_url)
     terminal = Console(stderr=True)
     bar = Progress(
         *Progress.get_default_columns(),

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache, partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from sqlalchemy import Connection, Row, Select
 from sqlalchemy.orm import Session
 
 from app.db import after_commit, reading, writing
-from app.filters import Filters
+from app.filters import Filters, find_movies
 from app.logs import log_event
 from app.movielens import statements
 from app.movielens.files import MovieRow, RatingRow
-from app.search import search_key
+from app.read_models import MovieSelection
+from app.search import title_columns
+from app.search.index import insert_words
 from app.statements import DELETE_GENRES, INSERT_GENRES
 from app.text import (
     GENRE_SEPARATOR,
@@ -78,6 +80,11 @@ class CatalogueRepository:
         """Stream the ratings without a user by id."""
         return self._stream(statements.EVERY_ANONYMOUS_RATING, RatingRow)
 
+    def find_movies(self, **selection: Unpack[MovieSelection]) -> tuple[Filters, str | None]:
+        """Return the filters that select movies, and the text searched instead of ``q``, if any."""
+        with reading(self._session) as connection:
+            return find_movies(connection, **selection)
+
     def movies_by_page(self, filters: Filters) -> Iterator[MovieRow]:
         """Stream the movies that match every filter by id, for a client that may be slow.
 
@@ -86,7 +93,7 @@ class CatalogueRepository:
         made meanwhile may be included or not.
 
         Args:
-            filters: the result of ``movie_filters()``.
+            filters: the result of ``find_movies()``.
         """
         return self._pages(statements.page_of_movie_rows(*filters), filters, MovieRow)
 
@@ -216,7 +223,7 @@ def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row
     values = [
         {
             "title": movie.title,
-            "search_title": search_key(movie.title),
+            **title_columns(movie.title),
             "year": movie.year,
             **_genre_columns(movie),
             **{name: _claim(getattr(movie, name), taken[name]) for name in taken},
@@ -225,6 +232,7 @@ def _insert(connection: Connection, movies: Sequence[MovieRow]) -> dict[str, Row
     ]
     stored = {row.title: row for row in connection.execute(statements.INSERT_MOVIES, values)}
     _insert_genres(connection, {stored[movie.title].id: movie for movie in movies})
+    insert_words(connection, {row.id: title for title, row in stored.items()})
     return stored
 
 

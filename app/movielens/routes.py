@@ -1,16 +1,18 @@
 """Downloads of the catalogue as CSV files, for pandas and recommenders."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from app.dependencies import DatabaseDep, SessionDep
-from app.filters import movie_filters, rating_filters
+from app.filters import rating_filters
 from app.http import read_errors
 from app.movielens.files import MOVIES_FILE, RATINGS_FILE
 from app.movielens.repository import CatalogueRepository
 from app.movielens.streams import CsvStream, movies_csv, ratings_csv
+from app.routes.pagination import searched_for
 from app.routes.route_class import PlainRoute
 from app.schemas import MovieFilters, RatingFilters
 
@@ -67,9 +69,17 @@ async def download_movies(
     If a title does not end in its year, there is a fourth column, `year`. If the connection breaks
     before the end, the file is incomplete.
     """
-    filters = movie_filters(**query.model_dump(exclude={"for_"}))
-    movies = movies_csv(CatalogueRepository(session), filters, for_spreadsheet=bool(query.for_))
-    return await CsvStream.begin(request, db, MOVIES_FILE, movies)
+    catalogue = CatalogueRepository(session)
+    filters, text = await db.stream(
+        partial(catalogue.find_movies, **query.model_dump(exclude={"for_"}))
+    )
+    return await CsvStream.begin(
+        request,
+        db,
+        MOVIES_FILE,
+        movies_csv(catalogue, filters, for_spreadsheet=bool(query.for_)),
+        searched_for(text),
+    )
 
 
 @router.get(

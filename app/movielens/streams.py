@@ -1,10 +1,11 @@
 """CSV files that are generated while they are sent, in constant memory."""
 
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Self
 
 from fastapi import Request
@@ -31,7 +32,14 @@ class CsvStream(StreamingResponse):
     media_type = "text/csv"
 
     @classmethod
-    async def begin(cls, request: Request, db: Database, name: str, pieces: Iterator[str]) -> Self:
+    async def begin(
+        cls,
+        request: Request,
+        db: Database,
+        name: str,
+        pieces: Iterator[str],
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Return the response after generating its first piece.
 
         Args:
@@ -41,12 +49,14 @@ class CsvStream(StreamingResponse):
             pieces: the file's text. The first is generated here: its error becomes an error
                 response. A later error drops the connection, so no client mistakes a partial file
                 for a complete one.
+            more_headers: headers to add.
         """
         first = await db.stream(partial(next, pieces))
         headers = {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Vary": "Accept-Encoding",
             "Cache-Control": "no-cache",
+            **more_headers,
         }
         content: Iterator[str] | Iterator[bytes] = chain([first], pieces)
         if prefers_gzip(request.headers.getlist("accept-encoding")):

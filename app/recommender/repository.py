@@ -1,18 +1,19 @@
 """RecommendationRepository: similar movies and recommendations for a user."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 from pydantic import Field
 from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
 from app.db import reading
-from app.filters import Filters, is_rare_genre
-from app.read_models import Id, MovieRead
+from app.filters import Filters, is_rare_genre, movie_filters
+from app.read_models import Id, MovieRead, MovieSelection
 from app.recommender import statements
 from app.repository import MovieRepository
-from app.text import normalize_genre
+
+EMPTY: Filters = {}
 
 
 @dataclass(slots=True)
@@ -60,24 +61,23 @@ class RecommendationRepository:
         return [MovieRead(*row) for row in rows]
 
     def for_user(
-        self, user_id: int, *, limit: int = 10, genre: str | None = None
+        self, user_id: int, *, limit: int = 10, **selection: Unpack[MovieSelection]
     ) -> list[Recommendation]:
         """Return the best recommendations among the movies that a user has not rated.
 
-        There are fewer than ``limit`` only if the user has rated all other movies.
+        There are fewer than ``limit`` only if the user has rated all other movies that match every
+        filter.
         """
-        within = {} if genre is None else {"of_genre": normalize_genre(genre)}
+        within = movie_filters(**selection)
         parameters = {"by_user": user_id, "row_limit": limit, **within}
         with reading(self._session) as connection:
-            recommended = statements.recommended(
-                connection.dialect.name, within_genre=genre is not None
-            )
+            recommended = statements.recommended(connection.dialect.name, *within)
             movies: dict[int, Recommendation] = {}
             for reason_id, reason_title, *movie in connection.execute(recommended, parameters):
                 if movie[0] not in movies:
                     movies[movie[0]] = Recommendation(*[*movie, []])
                 movies[movie[0]].because.append(Reason(reason_id, reason_title))
-            others = _others(connection, limit - len(movies), [*movies], user_id, **within)
+            others = _others(connection, limit - len(movies), [*movies], user_id, within)
         return [*movies.values(), *(Recommendation(*[*row, []]) for row in others)]
 
 
@@ -86,14 +86,13 @@ def _others(
     missing: int,
     chosen: list[int],
     by_user: int | None = None,
-    of_genre: str | None = None,
+    within: Filters = EMPTY,
 ) -> list[Row[Any]]:
     """Return up to ``missing`` other movies by the weighted ranking, to fill a list."""
     rows: list[Row[Any]] = []
     if not missing:
         return rows
-    within: Filters = {} if of_genre is None else {"of_genre": of_genre}
-    genre_first = of_genre is not None and is_rare_genre(connection, within, missing)
+    genre_first = "of_genre" in within and is_rare_genre(connection, within, missing)
     for rated in (True, False):
         if len(rows) < missing:
             others = statements.others(*within, rated=rated, genre_first=genre_first)

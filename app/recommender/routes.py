@@ -4,6 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
 
 from app.dependencies import DatabaseDep, SessionDep, mark_cacheable
 from app.errors import MovieNotFound
@@ -12,13 +13,22 @@ from app.read_models import MovieRead
 from app.recommender.repository import Recommendation, RecommendationRepository
 from app.routes.movies import MovieId, UserId
 from app.routes.route_class import ServiceRoute
-from app.schemas import Genre, UrlLimit
+from app.schemas import Genre, UrlLimit, UrlYear
 
 TAG = {"name": "recommendations", "description": "Movies to watch next."}
 
 router = APIRouter(tags=[TAG["name"]], route_class=ServiceRoute)
 
 Limit = Annotated[UrlLimit, Query()]
+
+
+class RecommendationQuery(BaseModel):
+    """The recommendations to return."""
+
+    limit: UrlLimit = 10
+    genre: Genre | None = Field(default=None, examples=["Sci-Fi"])
+    year_min: UrlYear | None = Field(default=None, examples=[1990])
+    year_max: UrlYear | None = Field(default=None, examples=[2010])
 
 
 async def get_recommendations(request: Request, session: SessionDep) -> RecommendationRepository:
@@ -48,15 +58,14 @@ async def similar_movies(
 @router.get("/recommendations/{user_id}", summary="Recommend movies", responses=read_errors())
 async def recommend_movies(
     user_id: UserId,
+    query: Annotated[RecommendationQuery, Query()],
     recommendations: RecommendationsDep,
     db: DatabaseDep,
-    limit: Limit = 10,
-    genre: Annotated[Genre | None, Query(examples=["Sci-Fi"])] = None,
 ) -> list[Recommendation]:
     """Movies that the user has not rated, best first, each with the likes that led to it.
 
     If there are too few, the weighted ranking fills the list.
     """
     # Use a thread at once: many reads would exceed the event loop's deadline and be repeated.
-    for_user = partial(recommendations.for_user, user_id, limit=limit, genre=genre)
+    for_user = partial(recommendations.for_user, user_id, **query.model_dump())
     return await db.read_in_thread(for_user)

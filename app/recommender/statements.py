@@ -31,11 +31,15 @@ SIMILAR = (
     .limit(bindparam("row_limit"))
 )
 
-_IS_OF_GENRE = """
-    AND EXISTS (
-        SELECT 1 FROM movie_genre WHERE movie_id = candidate.id AND genre = :of_genre
-    )
-"""
+_year = "(SELECT year FROM movie WHERE movie.id = candidate.id)"
+# The conditions of candidates, by filter.
+_CONDITIONS = {
+    "of_genre": """
+        AND EXISTS (SELECT 1 FROM movie_genre WHERE movie_id = candidate.id AND genre = :of_genre)
+    """,
+    "of_year_min": f"AND {_year} >= :of_year_min",
+    "of_year_max": f"AND {_year} <= :of_year_max",
+}
 
 
 # Force a lookup by primary key for each like: by default, SQLite would use another index and
@@ -49,7 +53,7 @@ _KEY_LOOKUP = {
 
 
 @cache
-def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
+def recommended(dialect: str, *filters: str) -> Select[Any]:
     """Select the best recommendations for a user, with the likes that contributed most to each.
 
     A movie's score is the sum of weight * rating * recency over the user's LATEST_LIKES. The rating
@@ -78,7 +82,7 @@ def recommended(dialect: str, *, within_genre: bool) -> Select[Any]:
                 GROUP BY neighbour_id
             ) AS candidate
             WHERE id NOT IN (SELECT movie_id FROM rating WHERE user_id = :by_user)
-            {_IS_OF_GENRE if within_genre else ""}
+            {" ".join(_CONDITIONS[name] for name in filters)}
             ORDER BY score DESC, id LIMIT :row_limit
         )
         SELECT * FROM (

@@ -38,7 +38,10 @@ async def list_movies(
     request: Request,
     response: Response,
 ) -> list[MovieRead]:
-    """A page of the catalogue; `X-Total-Count` and `Link` describe the other pages."""
+    """A page of the catalogue; `X-Total-Count` and `Link` describe the other pages.
+
+    `X-Searched-For` is the text that was searched if nothing matches `q` as it is.
+    """
     page = await db.read(partial(repository.list, **query.model_dump()))
     response.headers.update(page_headers(request.url, page, limit=query.limit, offset=query.offset))
     return page

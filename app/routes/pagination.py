@@ -1,7 +1,7 @@
 """The headers of a page: the length of its list and links to other pages."""
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import URL
 
@@ -13,6 +13,8 @@ POSITION = {"limit", "offset", "after"}
 
 def page_headers(url: URL, page: Page[Any], *, limit: int, offset: int) -> dict[str, str]:
     """Return X-Total-Count and Link (RFC 8288: first, prev, next, last) for a page.
+
+    If another text was searched than the caller's, also X-Searched-For.
 
     A keyset page has no prev, because that would take counting the items before it.
     """
@@ -30,4 +32,10 @@ def page_headers(url: URL, page: Page[Any], *, limit: int, offset: int) -> dict[
         f'<{url.path}?{urlencode([*filters, ("limit", limit), *target.items()])}>; rel="{relation}"'
         for relation, target in targets.items()
     ]
-    return {"X-Total-Count": str(page.total), "Link": ", ".join(links)}
+    headers = {"X-Total-Count": str(page.total), "Link": ", ".join(links)}
+    return headers | searched_for(page.searched_for)
+
+
+def searched_for(text: str | None) -> dict[str, str]:
+    """Return the header that names the text that was searched instead of the caller's, if any."""
+    return {} if text is None else {"X-Searched-For": quote(text, safe="")}

@@ -43,9 +43,9 @@ def search_key(title: str) -> str:
     punctuation as one word, and then tokens without letters and digits.
     ``Spider-Man, The (2002)`` becomes ``the spider man 2002 spiderman``.
     """
-    parts = re.split("[()]", _fold(title))
-    tokens = " ".join(map(_article_first, parts)).replace("'", "").split()
-    groups = [(token, _words(token)) for token in tokens]
+    parts = re.split("[()]", fold(title))
+    tokens = " ".join(map(article_first, parts)).replace("'", "").split()
+    groups = [(token, split_words(token)) for token in tokens]
     words = [word for _, group in groups for word in group]
     joined = ["".join(group) for _, group in groups if len(group) > 1]
     signs = [token.replace("&", "and") for token, group in groups if not group]
@@ -61,8 +61,8 @@ def search_words(text: str) -> list[str]:
     Words joined by punctuation stay together. Words contained in a longer one are dropped, and so
     is punctuation unless there is nothing else.
     """
-    tokens = _fold(text).split()
-    words = {" ".join(_words(token.replace("'", ""))) for token in tokens} - {""} or {*tokens}
+    tokens = fold(text).split()
+    words = {" ".join(split_words(token.replace("'", ""))) for token in tokens} - {""} or {*tokens}
     # The longest word is the most selective condition, so it is checked first.
     ordered = sorted(words, key=lambda word: (-len(word), word))
     return [
@@ -72,7 +72,7 @@ def search_words(text: str) -> list[str]:
     ]
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
     """Return text without case, accents and compatibility forms, and with plain apostrophes."""
     text = text[:MAX_FOLDED]
     if text.isascii():
@@ -83,14 +83,16 @@ def _fold(text: str) -> str:
     return normalize("NFC", bare).casefold().translate(_SAME)
 
 
-def _words(token: str) -> list[str]:
+def split_words(token: str) -> list[str]:
+    """Return the words of a folded token: letters, marks and digits between other characters."""
     if token.isascii():
         return _ASCII_WORD.findall(token)
     letters = (c if category(c)[0] in _LETTERS_MARKS_AND_NUMBERS else " " for c in token)
     return "".join(letters).split()
 
 
-def _article_first(part: str) -> str:
+def article_first(part: str) -> str:
+    """Return a folded title with an article that follows a comma in front."""
     match = _ARTICLE_LAST.fullmatch(part)
     if match is None:
         return part

@@ -3,8 +3,9 @@
 The two sides of a ratio are loaded in turn, repeatedly, so that other work on the machine affects
 both of them. A ratio is the median of its rounds' ratios.
 
-Two options measure something else instead: --recommendations compares the recommendations with
-other methods, and --journeys counts how often a request changes from one file to another.
+Three options measure something else instead: --recommendations compares the recommendations with
+other methods, --search measures how well searches find titles, and --journeys counts how often a
+request changes from one file to another.
 """
 
 import os
@@ -29,6 +30,7 @@ from scripts.bench import growth, throughput
 from scripts.bench.journeys import journeys_of
 from scripts.bench.load import WRK, BenchError
 from scripts.bench.plan import Plan, Row
+from scripts.bench.search import print_searches
 from scripts.bench.throughput import BATCH, PAGE
 
 PACKAGES = ("fastapi", "starlette", "pydantic", "sqlmodel", "sqlalchemy", "uvicorn", "uvloop")
@@ -138,6 +140,14 @@ def bench(
             help="Instead, compare the recommendations for a MovieLens folder with other methods.",
         ),
     ] = None,
+    search: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Instead, measure searches of a MovieLens folder's titles.",
+        ),
+    ] = None,
     journeys: Annotated[
         bool,
         typer.Option(
@@ -164,6 +174,10 @@ def bench(
 
         with readable_errors():
             print_comparison(recommendations, console)
+        return
+    if search:
+        with readable_errors(), tempfile.TemporaryDirectory(dir=folder) as workplace:
+            print_searches(search, console, Path(workplace))
         return
     if quick:
         many_ratings, seconds, rounds = min(many_ratings, 1_000_000), 1, 2

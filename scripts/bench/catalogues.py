@@ -11,10 +11,12 @@ from typing import TypedDict
 from uuid import uuid4
 
 from sqlalchemy import create_engine, insert, make_url, select
+from sqlmodel import Session
 
 from app import statements, tables
 from app.db import migrate
 from app.search import search_key
+from app.search.index import index_new_movies
 
 SEED = 20_000
 # The percentage of movies with each genre, roughly as in MovieLens.
@@ -89,6 +91,8 @@ def make_catalogue(path: Path, *, movies: int, ratings: int) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(statements.ADJUST_AGGREGATES, aggregates)
+    with Session(engine) as session:
+        index_new_movies(session)
     engine.dispose()
 
 

@@ -19,7 +19,7 @@ from app.movielens.repository import CatalogueRepository
 from scripts.bench.load import ANSWER_TIMEOUT, BenchError
 
 COMMAND_LINE = Path(__file__).parent.with_name("db.py")
-TABLES = ("movie", "movie_genre", "rating")
+TABLES = ("movie", "movie_genre", "movie_word", "rating")
 # Start the command from a small process: until a new process has loaded its program, the parent's
 # memory counts as its own.
 PEAK_OF_COMMAND = """

@@ -25,9 +25,10 @@ from tests.server import Commands, Finished, wait_until
 WRITERS = 2
 # One movie and 30 thousand anonymous ratings of 4.
 FILL = """
-    INSERT INTO movie (id, title, search_title, year, rating_count, rating_sum,
-                       average_rating, weighted_rating)
-    VALUES (1, 'Heat', 'heat', 1995, 30000, 120000, 4.0, 120030.0 / 30010);
+    INSERT INTO movie (id, title, search_title, search_names, sort_title, year, rating_count,
+                       rating_sum, average_rating, weighted_rating)
+    VALUES (1, 'Heat', 'heat', '| heat | / ', 'heat', 1995, 30000, 120000, 4.0, 120030.0 / 30010);
+    INSERT INTO movie_word VALUES ('heat', 1);
     INSERT INTO movie_genre VALUES (1, 'Unknown');
     WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 30000)
     INSERT INTO rating (movie_id, score, created_at) SELECT 1, 4, '2020-01-01 00:00:00' FROM count;

@@ -25,10 +25,10 @@ from tests.server import DEADLINE_SECONDS, Commands
 
 STARTER_TITLES = [
     "Black Panther",
-    "Inception",
-    "Spirited Away",
     "The Godfather",
+    "Inception",
     "The Matrix",
+    "Spirited Away",
 ]
 
 

@@ -79,7 +79,14 @@ def test_local_page_may_read_responses_and_their_headers(client: TestClient) -> 
 
         assert headers["Access-Control-Allow-Origin"] == origin
         exposed = {*headers["Access-Control-Expose-Headers"].split(", ")}
-        assert exposed == {"X-Trace-Id", "X-Total-Count", "Link", "Location", "ETag"}
+        assert exposed == {
+            "X-Trace-Id",
+            "X-Total-Count",
+            "Link",
+            "Location",
+            "ETag",
+            "X-Searched-For",
+        }
         assert headers["Vary"] == "Accept-Encoding, Origin"
 
 

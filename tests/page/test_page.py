@@ -238,6 +238,35 @@ def test_catalogue_filters_and_page_are_kept_in_the_address(screen: Screen, engi
     assert screen.refused == [422]
 
 
+def test_search_is_ordered_by_match_until_the_reader_chooses_an_order(
+    screen: Screen, engine: Engine
+) -> None:
+    store(engine, HEAT, Sample("Heathers", 1988, "Comedy", (5, 5)), RONIN)
+    page = screen.page
+    order = page.get_by_label("Order")
+
+    page.goto("/")
+    screen.expect_titles("Heathers", "Ronin", "Heat")
+    expect(order.locator("option:checked")).to_have_text("Most rated")
+    with page.expect_request("**/movies?*q=heat*") as searched:
+        page.get_by_label("Search titles").fill("heat")
+    screen.expect_titles("Heat", "Heathers")
+    expect(order.locator("option:checked")).to_have_text("Best match")
+    assert "sort=" not in searched.value.url
+    order.select_option("Most rated")
+    screen.expect_titles("Heathers", "Heat")
+    assert "sort=-rating_count" in page.url
+
+
+def test_page_shows_the_text_that_was_searched_instead(screen: Screen, engine: Engine) -> None:
+    store(engine, RONIN, HEAT)
+
+    screen.page.goto("/?q=ronni")
+
+    screen.expect_titles("Ronin")
+    expect(screen.page.get_by_text("Showing results for “ronin”. 1 movie")).to_be_visible()
+
+
 def test_slow_response_never_replaces_a_newer_one(screen: Screen, engine: Engine) -> None:
     store(engine, HEAT, RONIN)
     held: list[Route] = []

@@ -192,6 +192,20 @@ def test_genre_filter_matches_any_genre_of_a_movie_before_the_limit(
     assert titles(client, f"/recommendations/{USER}?genre=sci-fi") == ["C", "D"]
 
 
+def test_year_filters_apply_before_the_limit(engine: Engine, client: TestClient) -> None:
+    a, b, c, d = store_movies(engine, *["Drama"] * 4)
+    with Session(engine) as session:
+        MovieRepository(session).update(c, year=1990)
+        MovieRepository(session).update(d, year=1980)
+    rate(engine, {a: 5})
+    relate(engine, {(a, b): 0.9, (a, c): 0.1})
+
+    assert titles(client, f"/recommendations/{USER}?year_max=1990&limit=1") == ["C"]
+    assert titles(client, f"/recommendations/{USER}?year_max=1990") == ["C", "D"]
+    assert titles(client, f"/recommendations/{USER}?year_min=1985") == ["B", "C"]
+    assert titles(client, f"/recommendations/{USER}?year_min=1985&year_max=1985") == []
+
+
 def test_list_is_full_and_has_no_duplicates_while_there_are_movies(
     engine: Engine, client: TestClient
 ) -> None:

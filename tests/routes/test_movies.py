@@ -93,7 +93,7 @@ def test_page_contains_100_movies_by_default(client: TestClient, engine: Engine)
 def test_each_parameter_shapes_the_list(client: TestClient, engine: Engine) -> None:
     store(engine, *SAMPLES)
     expected = {
-        "genre=%20SCI-FI%20": ["Alien", "Solaris", "alien", "Æon Flux"],
+        "genre=%20SCI-FI%20": ["Æon Flux", "Alien", "alien", "Solaris"],
         "q=AM%C3%89LIE": ["Amélie"],
         "q=0%25+w": ["100% Wolf", "1001 Wolves"],
         "year_min=2016": ["100% Wolf", "1001 Wolves", "Éternité"],
@@ -336,6 +336,9 @@ def test_each_parameter_shapes_the_ranking(client: TestClient, engine: Engine) -
         "limit=1": ["alien"],
         "genre=%20sci-FI": ["alien", "Solaris", "Æon Flux", "Alien"],
         "min_ratings=3": ["alien", "東京物語", "Ran"],
+        "year_min=2016": ["100% Wolf", "1001 Wolves", "Éternité"],
+        "genre=sci-fi&year_min=1979&year_max=1979": ["alien", "Alien"],
+        "year_max=1953&ranking=weighted&min_ratings=1": ["東京物語"],
         "limit=1&ranking=mean": ["alien"],
         "limit=1&ranking=weighted": ["Ran"],
         "genre=drama&min_ratings=0&limit=100": ["東京物語", "Дом", "Éternité"],

@@ -12,7 +12,8 @@ export class ApiError extends Error {
 }
 
 /**
- * Call the API. Resolves to the body (null for a 204), the ETag and the total of a list.
+ * Call the API. Resolves to the body (null for a 204), the ETag, the total of a list, and the
+ * text that was searched, if it is not the one that was sent.
  * Retries a read until the service is back, but not a write: it may have been stored.
  */
 export async function call(path, { method = "GET", body, etag, signal } = {}) {
@@ -25,7 +26,8 @@ export async function call(path, { method = "GET", body, etag, signal } = {}) {
     if (response?.ok) {
       report("");
       return { data: response.status === 204 ? null : await response.json(),
-        etag: response.headers.get("ETag"), total: Number(response.headers.get("X-Total-Count")) };
+        etag: response.headers.get("ETag"), total: Number(response.headers.get("X-Total-Count")),
+        searchedFor: decodeURIComponent(response.headers.get("X-Searched-For") ?? "") };
     }
     // A proxy's error page is not JSON.
     const { detail } = await response?.json().catch(unlessAborted) ?? {};

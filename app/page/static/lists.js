@@ -3,7 +3,8 @@ import { field, h, plural, showProblems } from "./dom.js";
 
 const PAGE = 24;
 const FIRST_SORT = "-rating_count";
-const SORTS = { [FIRST_SORT]: "Most rated", "-average_rating": "Best average", title: "Title",
+// The first one is chosen by the API while searching.
+const SORTS = { "": "Best match", [FIRST_SORT]: "Most rated", "-average_rating": "Best average", title: "Title",
   "-year": "Newest", year: "Oldest", "-id": "Latest added" };
 const RANKINGS = { weighted: "Weighted by number of ratings", mean: "Plain average" };
 
@@ -53,11 +54,19 @@ export async function catalogue({ main, state, signal }) {
   const form = h("form", { class: "filters", role: "search", novalidate: "" },
     text("Search titles", "q", { type: "search", maxlength: 300, size: 30 }),
     await genreField(state.get("genre") ?? "", signal),
-    field("Order", "sort", choice(SORTS, state.get("sort") ?? FIRST_SORT)),
+    field("Order", "sort", choice(SORTS, state.get("sort") ?? "")),
     text("From year", "year_min", { inputmode: "numeric", size: 5, maxlength: 4 }),
     text("To year", "year_max", { inputmode: "numeric", size: 5, maxlength: 4 }));
   const [status, results] = [h("p", { role: "status" }), h("div")];
   let latest = new AbortController();
+
+  /** Name the default order: the best match of a search, else the most rated. */
+  function nameOrder() {
+    const [automatic, mostRated] = form.elements.sort.options;
+    const searching = form.elements.q.value.trim();
+    automatic.text = SORTS[searching ? "" : FIRST_SORT];
+    mostRated.hidden = !searching && !mostRated.selected;
+  }
 
   /** Load the page that the address names, and abort an earlier request. */
   async function load(delay = 0) {
@@ -65,13 +74,16 @@ export async function catalogue({ main, state, signal }) {
     const both = AbortSignal.any([signal, (latest = new AbortController()).signal]);
     await sleep(delay, both);
     // Other parameters of a shared address are ignored.
-    const query = Object.fromEntries(queryOf(form, FIRST_SORT));
+    const query = Object.fromEntries(queryOf(form));
     const page = Math.max(1, parseInt(new URLSearchParams(location.search).get("page")) || 1);
-    const wanted = { sort: FIRST_SORT, ...query, limit: PAGE, offset: PAGE * (page - 1) };
+    const order = query.q ? {} : { sort: FIRST_SORT };
+    const wanted = { ...order, ...query, limit: PAGE, offset: PAGE * (page - 1) };
     try {
-      const { data, total } = await call(`movies?${new URLSearchParams(wanted)}`, { signal: both });
+      const { data, total, searchedFor } =
+        await call(`movies?${new URLSearchParams(wanted)}`, { signal: both });
       showProblems(form);
-      status.textContent = total ? plural(total, "movie") : "";
+      const instead = searchedFor && `Showing results for “${searchedFor}”. `;
+      status.textContent = instead + (total ? plural(total, "movie") : "");
       results.replaceChildren(total ? cards(data) : nothing(Object.keys(query).length),
         pager(query, page, total));
     } catch (error) {
@@ -82,9 +94,11 @@ export async function catalogue({ main, state, signal }) {
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", ({ target }) => {
-    history.replaceState(null, "", `?${new URLSearchParams(queryOf(form, FIRST_SORT))}`);
+    nameOrder();
+    history.replaceState(null, "", `?${new URLSearchParams(queryOf(form))}`);
     load(target.name === "q" ? 150 : 0).catch(() => {}); // aborted
   }, { signal });
+  nameOrder();
   await load();
   main.replaceChildren(h("h1", {}, "Catalogue"), form, status, results);
 }
