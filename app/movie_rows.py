@@ -13,16 +13,11 @@ from app.db import after_commit, database_error, reading, writing
 from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieNotFound
 from app.logs import log_event
 from app.models import INTEGER_MAX, YEAR_MAX, YEAR_MIN
+from app.rating_batch import require_bounds
 from app.read_models import MovieChanges, MovieRead, NewMovie
 from app.search import title_columns
 from app.search.index import insert_words, replace_words
-from app.text import (
-    genre_columns,
-    normalize_genres,
-    normalize_imdb_id,
-    normalize_title,
-    require_bounds,
-)
+from app.text import genre_columns, normalize_genres, normalize_imdb_id, normalize_title
 
 T = TypeVar("T")
 # Checks the stored movie, and raises if the caller's precondition fails.

@@ -12,7 +12,6 @@ from app.models import SCORE_MAX, SCORE_MIN, USER_ID_MAX
 from app.read_models import NewRating
 from app.statements import ADJUST_AGGREGATES, BY_USER, ITS_RATING_BY_USER, require_id_in_range
 from app.tables import MOVIE, RATING
-from app.text import require_bounds
 
 # The pairs are one parameter to join with: with a list after IN, SQLite would scan the whole table.
 _pairs = sa.func.json_each(sa.bindparam("pairs")).table_valued("value")
@@ -67,6 +66,12 @@ _REPLACE_RATINGS = (
     .values(score=sa.bindparam("new_score"), created_at=sa.bindparam("new_created_at"))
 )
 _LARGEST_RATING_ID = sa.select(sa.func.max(RATING.c.id))
+
+
+def require_bounds(field: str, value: object, smallest: int, largest: int) -> None:
+    """Raise a ValueError unless a value is an integer from ``smallest`` to ``largest``."""
+    if not isinstance(value, int) or not smallest <= value <= largest:
+        raise ValueError(f"{field} must be an integer from {smallest} to {largest}")
 
 
 def store_ratings(connection: sa.Connection, ratings: Sequence[NewRating]) -> None:

@@ -178,9 +178,3 @@ def normalize_imdb_id(imdb_id: str) -> str:
     if match is None:
         raise ValueError("must be an IMDb id, such as tt0114709")
     return f"tt{match[1]:0>7}"
-
-
-def require_bounds(field: str, value: object, smallest: int, largest: int) -> None:
-    """Raise a ValueError unless a value is an integer from ``smallest`` to ``largest``."""
-    if not isinstance(value, int) or not smallest <= value <= largest:
-        raise ValueError(f"{field} must be an integer from {smallest} to {largest}")
