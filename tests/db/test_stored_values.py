@@ -55,7 +55,7 @@ def unconstrained(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[En
         store(engine, HEAT, RONIN)
         plain = create_engine(url)
         with plain.begin() as connection:
-            for table in ("neighbour", "movie_genre", "rating", "movie"):
+            for table in ("neighbour", "movie_word", "movie_genre", "rating", "movie"):
                 connection.execute(text(f"CREATE TABLE copy AS SELECT * FROM {table}"))  # noqa: S608 - the test's names
                 connection.execute(text(f"DROP TABLE {table}"))
                 connection.execute(text(f"ALTER TABLE copy RENAME TO {table}"))
