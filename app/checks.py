@@ -9,15 +9,15 @@ from sqlalchemy.orm import Session
 from app.db import damage, reading, schema_problems, value_problems
 from app.search.index import all_outdated
 from app.statements import GENRES_COLUMN, rating_aggregates
-from app.tables import MOVIE, MOVIE_GENRE, RATING
+from app.tables import MOVIE, RATING
 from app.text import normalize_genres, normalize_imdb_id, normalize_title
+from app.upgrade import wrong_genres
 
 T = TypeVar("T")
 
 _MOVIE_TEXTS: Select[Any] = select(*MOVIE.c["id", "title", "imdb_id"], GENRES_COLUMN).order_by(
     MOVIE.c.id
 )
-_EVERY_GENRE = select(MOVIE_GENRE.c.movie_id, MOVIE_GENRE.c.genre).order_by(MOVIE_GENRE.c.movie_id)
 _counted = (
     select(RATING.c.movie_id, func.count().label("count"), func.sum(RATING.c.score).label("total"))
     .group_by(RATING.c.movie_id)
@@ -57,14 +57,12 @@ def data_problems(session: Session) -> Iterator[str]:
 
 def _problems_of_movies(connection: Connection) -> Iterator[str]:
     not_indexed = all_outdated(connection)
-    looked_up: dict[int, set[str]] = {}
-    for movie_id, genre in connection.execute(_EVERY_GENRE):
-        looked_up.setdefault(movie_id, set()).add(genre)
+    with_other_genres = wrong_genres(connection)
     for movie_id, title, imdb_id, genres in connection.execute(_MOVIE_TEXTS):
         movie = f"movie {movie_id} ({title})"
         if movie_id in not_indexed:
             yield f"{movie}: search key is out of date"
-        if looked_up.pop(movie_id, set()) != {*genres}:
+        if movie_id in with_other_genres:
             yield f"{movie}: movie_genre rows differ from the movie's genres"
         normal = {
             "title": _is_normal(title, normalize_title),

@@ -14,16 +14,12 @@ from app.errors import DatabaseBusy, DuplicateExternalId, DuplicateTitle, MovieN
 from app.logs import log_event
 from app.models import INTEGER_MAX, YEAR_MAX, YEAR_MIN
 from app.rating_batch import require_bounds
-from app.read_models import MovieChanges, MovieRead, NewMovie
+from app.read_models import MovieChanges, MovieRead, NewMovie, Precondition
 from app.search import title_columns
 from app.search.index import insert_words, replace_words
 from app.text import genre_columns, normalize_genres, normalize_imdb_id, normalize_title
 
 T = TypeVar("T")
-# Checks the stored movie, and raises if the caller's precondition fails.
-Precondition = Callable[[MovieRead], None]
-
-UNIQUE = ("title", "imdb_id", "tmdb_id")
 
 
 def _unique(
@@ -176,9 +172,9 @@ def _insert_genres(connection: Connection, movie: MovieRead) -> None:
 
 def _taken(connection: Connection, columns: dict[str, Any], movie_id: int = 0) -> str | None:
     """Return the first of a movie's title and ids that another movie has."""
-    given = {f"new_{field}": columns.get(field) for field in UNIQUE}
+    given = {f"new_{field}": columns.get(field) for field in statements.UNIQUE}
     rows = connection.execute(statements.HOLDERS, given | {"this_movie": movie_id}).mappings().all()
-    for field in UNIQUE:
+    for field in statements.UNIQUE:
         if columns.get(field) in {row[field] for row in rows} - {None}:
             return field
     return None

@@ -1,6 +1,6 @@
 """What the repository takes and returns. It is not validated: the database has checked it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, TypedDict, TypeVar
@@ -99,6 +99,10 @@ class MovieRead:
     tmdb_id: Id | None
     average_rating: Annotated[Average | None, Field(description="Mean score; null when unrated.")]
     rating_count: Count
+
+
+# Checks the stored movie, and raises if the caller's precondition fails.
+Precondition = Callable[[MovieRead], None]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from app.errors import MovieNotFound, RatingNotFound
 from app.filters import find_movies, is_rare_genre, is_scarce, movie_filters, rating_filters
 from app.logs import log_event
 from app.models import INTEGER_MAX, SCORE_MAX, SCORE_MIN
-from app.movie_rows import Precondition, change_movie, create_movie, insert_if_missing, lock_movie
+from app.movie_rows import change_movie, create_movie, insert_if_missing, lock_movie
 from app.observer import Observer
 from app.rating_batch import delete_ratings, store_ratings
 from app.read_models import (
@@ -25,6 +25,7 @@ from app.read_models import (
     NewMovie,
     NewRating,
     Page,
+    Precondition,
     Ranking,
     RatingRead,
     ScoreCount,

@@ -240,10 +240,11 @@ INSERT_MOVIE_OR_IGNORE = {
     "sqlite": sqlite.insert(MOVIE).on_conflict_do_nothing().returning(*MOVIE_COLUMNS),
     "postgresql": postgresql.insert(MOVIE).on_conflict_do_nothing().returning(*MOVIE_COLUMNS),
 }
-# The movies that have a title or an external id.
-HOLDERS = sa.select(*MOVIE.c["id", "title", "imdb_id", "tmdb_id"]).where(
+# The columns of which no two movies have the same value, and the movies that have given ones.
+UNIQUE = ("title", "imdb_id", "tmdb_id")
+HOLDERS = sa.select(MOVIE.c.id, *MOVIE.c[UNIQUE]).where(
     MOVIE.c.id != sa.bindparam("this_movie"),
-    sa.or_(*(MOVIE.c[n] == sa.bindparam(f"new_{n}") for n in ("title", "imdb_id", "tmdb_id"))),
+    sa.or_(*(MOVIE.c[n] == sa.bindparam(f"new_{n}") for n in UNIQUE)),
 )
 UPDATE_MOVIE = sa.update(MOVIE).where(_this_movie).returning(*MOVIE_COLUMNS)
 DELETE_MOVIE = sa.delete(MOVIE).where(_this_movie)

@@ -1,6 +1,6 @@
 """Upgrading a database: its schema, and then the data derived from stored rows."""
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.db import migrate, open_session, reading, writing
@@ -31,7 +31,8 @@ def repair(session: Session) -> int:
 
     An older version of the service leaves it out of date.
     """
-    wrong = _wrong_genres(session)
+    with reading(session) as connection:
+        wrong = sorted(wrong_genres(connection))
     for start in range(0, len(wrong), BATCH):
         with writing(session) as connection:
             movie_ids = {"movie_ids": wrong[start : start + BATCH]}
@@ -43,10 +44,9 @@ def repair(session: Session) -> int:
     return index_again(session) + len(wrong)
 
 
-def _wrong_genres(session: Session) -> list[int]:
+def wrong_genres(connection: Connection) -> set[int]:
     """Return the ids of movies whose rows in movie_genre differ from their genres."""
-    with reading(session) as connection:
-        stored: dict[int, set[str]] = {}
-        for movie_id, genre in connection.execute(_GENRE_ROWS):
-            stored.setdefault(movie_id, set()).add(genre)
-        return [id_ for id_, own in connection.execute(_GENRES) if stored.get(id_) != {*own}]
+    stored: dict[int, set[str]] = {}
+    for movie_id, genre in connection.execute(_GENRE_ROWS):
+        stored.setdefault(movie_id, set()).add(genre)
+    return {id_ for id_, own in connection.execute(_GENRES) if stored.get(id_) != {*own}}

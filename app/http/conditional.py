@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from app.errors import PreconditionFailed
-from app.read_models import MovieRead
+from app.read_models import MovieRead, Precondition
 
 # Smaller bodies fit one packet.
 MIN_BYTES = 1000
@@ -127,10 +127,6 @@ def _prefers_gzip(accept_encoding: str) -> bool:
         weights[name.strip()] = float(valid[1]) if valid else 0.0 if has_weight else 1.0
     weight_of_gzip = weights.get("gzip", weights.get("*", 0.0))
     return weight_of_gzip > 0 and weight_of_gzip >= weights.get("identity", 0.0)
-
-
-# Checks the stored movie, and raises if the caller's precondition fails.
-Precondition = Callable[[MovieRead], None]
 
 
 async def if_match(request: Request) -> Precondition | None:
