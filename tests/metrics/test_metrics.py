@@ -138,14 +138,17 @@ def test_waiting_writers_are_counted(sqlite_url: str) -> None:
 
     with metered(sqlite_url, busy_timeout=60) as service, ThreadPoolExecutor(5) as pool:
         with locked(sqlite_url):
-            requests = [("/movies", ALIEN), *[("/ratings", FIVE_STARS)] * 3]
-            written = [pool.submit(service.post, path, json=body) for path, body in requests]
-            # The first of the four writers waits for the lock.
-            wait_until(lambda: waiting() == {(): 3}, lambda: f"{waiting()} wait")
+            movies = [ALIEN, ALIEN | {"title": "Aliens"}]
+            written = [pool.submit(service.post, "/movies", json=movie) for movie in movies]
+            # The first of the five writers waits for the lock. It must not be a rating: those that
+            # follow would join its group instead of the queue.
+            wait_until(lambda: waiting() == {(): 1}, lambda: f"{waiting()} wait")
+            written += [pool.submit(service.post, "/ratings", json=FIVE_STARS) for _ in range(3)]
+            wait_until(lambda: waiting() == {(): 4}, lambda: f"{waiting()} wait")
         statuses = [request.result().status_code for request in written]
         after = waiting()
 
-    assert statuses == [201, 204, 204, 204]
+    assert statuses == [201, 201, 204, 204, 204]
     assert after == {(): 0}
 
 
